@@ -15,6 +15,7 @@ pub mod route;
 pub mod upstream;
 pub mod https_client;
 pub mod acme;
+pub mod auth;
 pub mod handover;
 pub mod tunnel;
 pub mod snapshot;

@@ -14,6 +14,8 @@ pub mod hop_by_hop;
 pub mod forwarded;
 pub mod proxy_header;
 pub mod certificate;
+pub mod claims;
+pub mod redaction;
 pub mod sticky_cookie;
 pub mod request_key;
 pub mod trace_context;

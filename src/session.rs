@@ -7,6 +7,7 @@
 
 pub mod affinity;
 mod attempts;
+mod authorize;
 mod client;
 mod connection;
 mod error;
@@ -22,13 +23,16 @@ pub mod split;
 mod tunnel_record;
 mod worker;
 
+use std::sync::Arc;
+
 use ::http::Request;
 use ::http::request::Parts;
 use hyper::body::Incoming;
 
+use self::authorize::{Authorization, Grant};
 pub use self::connection::{Connection, ConnectionGuards, InterimHeads};
 use self::error::SessionError;
-use self::incoming::{IncomingRequest, RouteDecision};
+use self::incoming::{FoundRoute, IncomingRequest, OwnAnswer};
 pub use self::outcome::SessionOutcome;
 use self::plain_http::PlainRequest;
 pub use self::relay::{Opening, relay};
@@ -40,9 +44,10 @@ use crate::config::model::PlainHttp;
 use crate::observe::access_log;
 use crate::protocol::edit;
 use crate::protocol::handshake::{Handshake, Intent};
+use crate::protocol::redaction::Redaction;
 use crate::protocol::rejection::Rejection;
-use crate::protocol::request_key::KeyTraits;
 use crate::protocol::target::Target;
+use crate::snapshot::Route;
 use crate::upstream::group::Upstream;
 
 /// What hyper does not say about the head of a request.
@@ -88,41 +93,26 @@ pub async fn serve(
 /// held for a request before it is known to be admitted.
 async fn respond(
     incoming: &IncomingRequest<'_>,
-    parts: Parts,
+    mut parts: Parts,
     body: Incoming,
     head: &UnparsedHead,
 ) -> Result<SessionOutcome, SessionError> {
-    let intent = Intent::of(&parts);
-    let target = Target::of(&parts).map(|target| incoming.set_target(target));
-    if matches!(intent, Intent::Plain)
-        && let Some(answer) = incoming.challenge_answer(&parts)
-    {
-        return Ok(SessionOutcome::Fixed(answer));
-    }
-    if matches!(intent, Intent::WebSocket(Ok(_))) {
-        incoming.mark_handshake();
-    }
-    // Before all errors: a client that is over its rate must not get away with requests that are not valid.
-    incoming.check_rates(matches!(intent, Intent::WebSocket(_)))?;
-    let handshake = intent.handshake()?;
-    if head.has_fragment {
-        return Err(Rejection::BadTarget.into());
-    }
-    let target = target?;
-    let route = match incoming.decide_route(&parts, target, handshake.as_ref())? {
-        RouteDecision::Route(route) => route,
-        RouteDecision::Redirect(status, location) => {
-            return Ok(SessionOutcome::Redirect(status, location));
+    let (route, redaction) = match admit(incoming, &parts, head).await? {
+        ForwardDecision::Route(route, redaction) => (route, redaction),
+        ForwardDecision::Answered(outcome) => return Ok(outcome),
+    };
+    // From here on the request has no credential that its endpoint must not see.
+    redaction.apply(&mut parts);
+    let handshake = Intent::of(&parts).handshake()?;
+    let cleaned;
+    let target = match (redaction.is_empty(), incoming.target()) {
+        (true, Some(target)) => target,
+        _ => {
+            cleaned = Target::of(&parts)?;
+            &cleaned
         }
-        RouteDecision::Respond(response) => return Ok(SessionOutcome::Fixed(response)),
     };
-    let tls = incoming.connection.tls.as_ref();
-    let traits = KeyTraits {
-        client: incoming.client.address(),
-        server_name: tls.and_then(|tls| tls.server_name.as_deref()),
-        headers: &parts.headers,
-        target,
-    };
+    let traits = incoming.key_traits(&parts.headers, target);
     let reserved = |upstream: &Upstream| incoming.connection.reserved.endpoint(upstream);
     let branches = split::branches(&route, traits, reserved, fastrand::f64);
     let branches = branches.ok_or(Rejection::NoRoute)?;
@@ -131,6 +121,7 @@ async fn respond(
         target,
         route: &route,
         uri: &edit::rewrite(&route.settings.rewrite, target.origin_form())?,
+        marker: redaction.marker.as_ref(),
     };
     match handshake {
         Some(handshake) => {
@@ -147,6 +138,67 @@ async fn respond(
             Err(Rejection::WebSocketRequired.into())
         }
         None => forward_plain(&request, &branches, parts, body).await,
+    }
+}
+
+/// The decision whether a request is forwarded.
+enum ForwardDecision {
+    /// It goes to an upstream of this route, without what is to be removed from it.
+    Route(Arc<Route>, Redaction),
+    /// It was answered, which is already logged and counted.
+    Answered(SessionOutcome),
+}
+
+/// Decides whether a request is forwarded. Handshakes and plain requests pass the same steps in the same order:
+/// rates of the listener, route, addresses, certificates and origins, identity.
+async fn admit(
+    incoming: &IncomingRequest<'_>,
+    parts: &Parts,
+    head: &UnparsedHead,
+) -> Result<ForwardDecision, SessionError> {
+    let intent = Intent::of(parts);
+    let target = Target::of(parts).map(|target| incoming.set_target(target));
+    if matches!(intent, Intent::Plain)
+        && let Some(answer) = incoming.challenge_answer(parts)
+    {
+        return Ok(ForwardDecision::Answered(SessionOutcome::Fixed(answer)));
+    }
+    if matches!(intent, Intent::WebSocket(Ok(_))) {
+        incoming.mark_handshake();
+    }
+    // Before all errors: a client that is over its rate must not get away with requests that are not valid.
+    incoming.check_rates(matches!(intent, Intent::WebSocket(_)))?;
+    let handshake = intent.handshake()?;
+    if head.has_fragment {
+        return Err(Rejection::BadTarget.into());
+    }
+    let target = target?;
+    let route = match incoming.find_route(parts, target, handshake.as_ref())? {
+        FoundRoute::Route(route) => route,
+        FoundRoute::Redirect(answer) => return Ok(ForwardDecision::Answered(outcome(answer))),
+    };
+    let redaction = match authorize::authorize(incoming, parts, target, &route).await? {
+        Authorization::Granted(Grant {
+            identity,
+            redaction,
+        }) => {
+            identity
+                .into_iter()
+                .for_each(|it| incoming.set_identity(it));
+            redaction
+        }
+        Authorization::Answered(outcome) => return Ok(ForwardDecision::Answered(outcome)),
+    };
+    match incoming.own_answer(&route, target, handshake.is_some())? {
+        Some(answer) => Ok(ForwardDecision::Answered(outcome(answer))),
+        None => Ok(ForwardDecision::Route(route, redaction)),
+    }
+}
+
+fn outcome(answer: OwnAnswer) -> SessionOutcome {
+    match answer {
+        OwnAnswer::Redirect(status, location) => SessionOutcome::Redirect(status, location),
+        OwnAnswer::Fixed(response) => SessionOutcome::Fixed(response),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use crate::auth::Authenticator;
 use crate::config::model::{self, Config, DisplacementPolicy, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
 use crate::protocol::rejection::Rejection;
@@ -29,6 +30,7 @@ pub struct Snapshot {
     /// Positions in `routes`.
     by_name: HashMap<Arc<str>, usize>,
     upstreams: Vec<Arc<Upstream>>,
+    auth: Vec<Arc<Authenticator>>,
     /// `on_removed` of upstreams that were removed and may still have tunnels.
     on_removed: HashMap<Arc<str>, DisplacementPolicy>,
     registry: Arc<Registry>,
@@ -43,6 +45,8 @@ pub struct Route {
     pub branches: Box<[RouteBranch]>,
     /// The number of its tunnels, if that is limited; it continues across reloads.
     pub tunnels: Arc<Quota>,
+    /// Who establishes the identity of its clients; `None` if it has no `auth`.
+    pub auth: Option<Arc<Authenticator>>,
     /// The limits of its tunnels. Tunnels share them, and hold no snapshot.
     pub limits: Arc<TunnelLimits>,
 }
@@ -75,6 +79,14 @@ pub enum SnapshotError {
         route: Arc<str>,
         /// The name of the upstream.
         upstream: Arc<str>,
+    },
+    /// A route names an authentication that does not exist: a defect as well.
+    #[error("route `{route}` refers to auth `{auth}`, which does not exist")]
+    NoSuchAuth {
+        /// The name of the route.
+        route: Arc<str>,
+        /// The name of the authentication.
+        auth: Arc<str>,
     },
 }
 
@@ -115,13 +127,14 @@ impl Snapshot {
             by_name.insert(Arc::clone(&settings.name), Arc::clone(&upstream));
             upstreams.push(upstream);
         }
+        let auth = Authenticator::all(config, before.map_or(&[], |before| &before.auth));
         // By name: a route that a reload changes or moves is the same to its limit of tunnels.
         let routes: Result<_, _> = config
             .routes
             .iter()
             .map(|route| {
                 let tunnels = before.and_then(|before| before.tunnels_of(&route.name));
-                Route::new(route, &by_name, tunnels.unwrap_or_default())
+                Route::new(route, &by_name, &auth, tunnels.unwrap_or_default())
             })
             .collect();
         let mut on_removed = before.map_or_else(HashMap::new, |before| on_removed(config, before));
@@ -138,6 +151,7 @@ impl Snapshot {
                 .map(|(at, route)| (Arc::clone(&route.name), at))
                 .collect(),
             upstreams,
+            auth,
             on_removed,
             registry,
         })
@@ -253,8 +267,20 @@ impl Route {
     fn new(
         settings: &model::RouteConfig,
         upstreams: &HashMap<Arc<str>, Arc<Upstream>>,
+        auth: &[Arc<Authenticator>],
         tunnels: Arc<Quota>,
     ) -> Result<Arc<Self>, SnapshotError> {
+        let auth = match &settings.access.auth {
+            None => None,
+            Some(name) => {
+                let known = auth.iter().find(|it| it.settings.name == *name);
+                let found = known.map(Arc::clone);
+                Some(found.ok_or_else(|| SnapshotError::NoSuchAuth {
+                    route: Arc::clone(&settings.name),
+                    auth: Arc::clone(name),
+                })?)
+            }
+        };
         let weights: Vec<u32> = match &settings.leads_to {
             LeadsTo::Split(split) => split.branches.iter().map(|branch| branch.weight).collect(),
             _ => vec![1],
@@ -279,6 +305,7 @@ impl Route {
         Ok(Arc::new(Self {
             branches: branches?,
             tunnels,
+            auth,
             limits: Arc::new(settings.limits),
             settings: settings.clone(),
         }))

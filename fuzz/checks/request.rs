@@ -235,6 +235,7 @@ fn check_affinity(headers: &HeaderMap, target: &Target) {
         server_name: None,
         headers,
         target,
+        claims: None,
     };
     let hashes = upstreams.iter().map(|it| affinity::of(it, traits).0.hash);
     let hashes: Vec<_> = hashes.collect();

@@ -2,6 +2,7 @@
 
 mod acme;
 mod admin;
+mod auth;
 mod certificate;
 mod listener;
 mod request_key;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+pub(super) use self::auth::AuthPlaces;
 use super::diagnostic::{Code, Diagnostic};
 use super::files;
 use super::input_file::{self, ContentHash, Contents, Input};
@@ -42,12 +44,14 @@ pub(super) struct Places {
     /// The names of all listeners and upstreams in the file, valid or not; `None` if more may be meant.
     pub(super) listener_names: Option<Vec<String>>,
     pub(super) upstream_names: Option<Vec<String>>,
+    pub(super) auth_names: Option<Vec<String>>,
     pub(super) max_tunnels: Option<Span>,
     pub(super) admin_bind: Option<Span>,
     pub(super) metrics_bind: Option<Span>,
     pub(super) authorities: Vec<AuthorityPlaces>,
     /// The folders that the process writes to.
     pub(super) written_folders: Vec<Located<PathBuf>>,
+    pub(super) auth: Vec<AuthPlaces>,
     pub(super) listeners: Vec<ListenerPlaces>,
     pub(super) routes: Vec<RoutePlaces>,
     pub(super) upstreams: Vec<UpstreamPlaces>,
@@ -89,6 +93,9 @@ pub(super) struct RoutePlaces {
     /// The place of the name of each upstream that it leads to.
     pub(super) upstreams: Vec<Span>,
     pub(super) client_certificate: Option<Span>,
+    /// The place of the name of its `auth`, and of what needs one.
+    pub(super) auth: Option<Span>,
+    pub(super) require: Option<Span>,
     pub(super) listeners: Vec<Span>,
     pub(super) hosts: Vec<Span>,
     pub(super) idle: Option<Span>,
@@ -128,12 +135,16 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     builder.places.has_routes = has("route");
     builder.places.listener_names = names(root, "listener");
     builder.places.upstream_names = names(root, "upstream");
+    builder.places.auth_names = names(root, "auth");
     builder.authorities(root);
     let listeners = root
         .named("listener")
         .iter()
         .map(|(name, section)| builder.listener(name, &section.value))
         .collect();
+    let auth = root.named("auth").into_iter();
+    let auth = auth.filter_map(|(name, section)| builder.auth(&name, &section.value));
+    let auth = auth.map(Arc::new).collect();
     let mut routes = Vec::new();
     for (position, at) in root.list("route").iter().enumerate() {
         if let ConfigValue::Section(section) = &at.value {
@@ -150,6 +161,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
         server: builder.server(&server),
         admin: builder.admin(&root.section("admin")),
         acme: builder.authorities,
+        auth,
         listeners,
         routes,
         upstreams,

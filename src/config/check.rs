@@ -1,6 +1,7 @@
 //! What is wrong between parts of a configuration: unknown names, addresses that are bound twice,
 //! routes that can never match.
 
+mod auth;
 mod folders;
 mod own_listener;
 mod split;
@@ -13,8 +14,8 @@ pub(super) use self::folders::check_folders;
 use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
 use super::diagnostic::{Code, Diagnostic, Severity, nearest};
 use super::model::{
-    Address, Admin, Bind, Conditions, Config, EndpointConfig, ListenerConfig, PathMatch,
-    RouteConfig, same_variable,
+    Address, Admin, AuthMethod, Bind, Conditions, Config, EndpointConfig, ListenerConfig,
+    PathMatch, RouteConfig, same_variable,
 };
 use super::ports;
 use super::sources::Span;
@@ -38,6 +39,7 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     }
     check_binds(config, places, diagnostics);
     check_names(config, places, diagnostics);
+    auth::check(config, places, diagnostics);
     check_client_certificates(config, places, diagnostics);
     check_conditions(config, &places.routes, diagnostics);
     check_redirected(config, &places.routes, diagnostics);
@@ -52,8 +54,13 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
         return;
     }
     let routes = config.routes.iter();
+    let services = config.auth.iter().filter_map(|auth| match &auth.method {
+        AuthMethod::Service(service) => Some(&service.upstream),
+        AuthMethod::Token(_) => None,
+    });
     let used: HashSet<&Arc<str>> = routes
         .flat_map(|route| route.leads_to.upstreams())
+        .chain(services)
         .collect();
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         if !used.contains(&upstream.name) {
@@ -65,6 +72,7 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
             ));
         }
     }
+    auth::check_unused(config, places, diagnostics);
 }
 
 fn check_binds(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {

@@ -8,6 +8,7 @@
 
 mod acme;
 mod admin;
+mod auth;
 mod bounds;
 mod keepalive;
 mod listener;
@@ -38,6 +39,12 @@ pub const ROOT: KeyTable = KeyTable {
             ValueKind::Map(&ValueKind::Table(&acme::ACME)),
             "",
             "Certificate authorities issue certificates that tidegate obtains and renews by itself. Certificates of listeners refer to an authority by its name.",
+        ),
+        key(
+            "auth",
+            ValueKind::Map(&ValueKind::Table(&auth::AUTH)),
+            "",
+            "Clients must prove who they are where a route refers to one of these by its name.",
         ),
         key(
             "listener",

@@ -5,6 +5,7 @@
 
 mod acme;
 mod admin;
+mod auth;
 mod certificate_life;
 mod client_certificate;
 mod fingerprint;
@@ -27,6 +28,9 @@ pub use self::acme::{
     ManagedCertificate, UntilIssued,
 };
 pub use self::admin::{Admin, AdminAccess, AdminRole, AdminToken};
+pub use self::auth::{
+    AuthConfig, AuthMethod, AuthService, ClaimRule, TokenConfig, TokenKeys, TokenSource,
+};
 pub use self::certificate_life::CertificateLife;
 pub use self::client_certificate::{CertificateRule, ClientAuth, NamePattern, Revocations};
 pub use self::fingerprint::CertificateFingerprint;
@@ -71,6 +75,8 @@ pub struct Config {
     pub admin: Admin,
     /// The authorities that issue certificates by ACME, in the order of the file.
     pub acme: Vec<Arc<AcmeConfig>>,
+    /// The ways to establish the identity of clients, in the order of the file.
+    pub auth: Vec<Arc<AuthConfig>>,
     /// The listeners, in the order of the file.
     pub listeners: Vec<ListenerConfig>,
     /// The routes, in the order of the file, which breaks ties between equally specific routes.

@@ -9,6 +9,7 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::certificate::TlsFacts;
+use super::claims::Claims;
 use super::hop_by_hop;
 use super::rejection::Rejection;
 use super::stripped_prefix::StrippedPrefix;
@@ -35,6 +36,8 @@ pub struct TemplateValues<'a> {
     pub route: &'a str,
     /// The parameters of the client's TLS; `None` without TLS.
     pub tls: Option<&'a TlsFacts>,
+    /// The claims of the client's identity; `None` where the route asks for none.
+    pub claims: Option<&'a Claims>,
 }
 
 /// Renders a template with the values of a request.
@@ -45,6 +48,11 @@ pub fn render(template: &Template, values: &TemplateValues<'_>) -> String {
         let variable = match piece {
             Piece::Text(piece) => {
                 text.push_str(piece);
+                continue;
+            }
+            Piece::Claim(name) => {
+                let claim = values.claims.and_then(|claims| claims.text(name));
+                text.push_str(claim.as_deref().unwrap_or_default());
                 continue;
             }
             Piece::Variable(variable) => variable,
@@ -272,6 +280,7 @@ pub(super) mod tests {
             listener: "public",
             route: "chat",
             tls: None,
+            claims: None,
         }
     }
 

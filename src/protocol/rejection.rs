@@ -89,6 +89,9 @@ rejections! {
     OriginDenied = FORBIDDEN, "origin-denied", "Connections from this origin are not allowed.";
     /// The handshake has no `Origin`, and the route has `origins_required`.
     OriginMissing = FORBIDDEN, "origin-missing", "The handshake must have an Origin header.";
+    /// Who the client is cannot be established: the issuer or the service that decides does not respond.
+    AuthUnavailable = SERVICE_UNAVAILABLE, "auth-unavailable",
+        "Who you are cannot be established at the moment. Please try again soon.";
     /// No route matches.
     NoRoute = NOT_FOUND, "no-route", "Nothing is served at this host and path.";
     /// The client stopped sending the request body.

@@ -6,6 +6,7 @@ use std::ops::Deref;
 
 use http::HeaderMap;
 
+use super::claims::Claims;
 use super::sticky_cookie::cookie_value;
 use super::target::Target;
 use crate::config::model::RequestKey;
@@ -21,6 +22,8 @@ pub struct KeyTraits<'a> {
     pub headers: &'a HeaderMap,
     /// Host, path and query.
     pub target: &'a Target,
+    /// The claims of the client's identity; `None` where the route asks for none.
+    pub claims: Option<&'a Claims>,
 }
 
 /// The value of a key.
@@ -57,6 +60,10 @@ impl<'a> KeyTraits<'a> {
                     IpAddr::V6(address) => KeyValue::V6(address.octets()),
                 });
             }
+            RequestKey::Claim(name) => match self.claims?.text(name)? {
+                Cow::Borrowed(text) => text.as_bytes().into(),
+                Cow::Owned(text) => text.into_bytes().into(),
+            },
             RequestKey::Path => self.target.path().as_bytes().into(),
             RequestKey::Sni => self.server_name?.as_bytes().into(),
             RequestKey::Header(name) => self.headers.get(name)?.as_bytes().into(),
@@ -94,6 +101,7 @@ mod tests {
             server_name: client.map(|_| "chat.example.com"),
             headers: &parts.headers,
             target: &target,
+            claims: None,
         };
         [
             RequestKey::ClientIp,

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::client::ClientIdentity;
 use super::connection::Connection;
 use super::error::SessionError;
+use crate::auth::identity::EstablishedIdentity;
 use crate::config::model::{FixedResponse, LeadsTo, Redirect, Respond, Traceparent, Variable};
 use crate::net::listener::ListenerSettings;
 use crate::net::listener_limits::LimitReached;
@@ -21,6 +22,7 @@ use crate::protocol::certificate::ClientCertificate;
 use crate::protocol::edit::{self, TemplateValues};
 use crate::protocol::handshake::Handshake;
 use crate::protocol::rejection::Rejection;
+use crate::protocol::request_key::KeyTraits;
 use crate::protocol::target::Target;
 use crate::protocol::trace_context::TraceId;
 use crate::quota::QuotaPermit;
@@ -45,6 +47,8 @@ pub(super) struct IncomingRequest<'a> {
     target: OnceCell<Target>,
     /// The route, once one has matched.
     route: OnceCell<Arc<Route>>,
+    /// Who the client is, once that has been established.
+    identity: OnceCell<EstablishedIdentity>,
     /// Whether the request is a handshake without a response so far.
     awaits_tunnel: Cell<bool>,
     is_handshake: Cell<bool>,
@@ -83,14 +87,20 @@ impl Trace {
     }
 }
 
-/// The decision about a request: forward it, redirect it, or answer it.
-pub(super) enum RouteDecision {
-    /// Forward to the upstream of this route.
+/// What matches a request.
+pub(super) enum FoundRoute {
+    /// This route, which admits the client's address, certificate and origin.
     Route(Arc<Route>),
-    /// Redirect the client with this status and `Location`; already logged and counted.
+    /// No route; the listener redirects the client.
+    Redirect(OwnAnswer),
+}
+
+/// An answer by the configuration, already logged and counted.
+pub(super) enum OwnAnswer {
+    /// A redirect with this status and `Location`.
     Redirect(StatusCode, HeaderValue),
-    /// Answer the client with this; already logged and counted.
-    Respond(FixedResponse),
+    /// A response.
+    Fixed(FixedResponse),
 }
 
 impl<'a> IncomingRequest<'a> {
@@ -124,6 +134,7 @@ impl<'a> IncomingRequest<'a> {
             method: parts.method.clone(),
             target: OnceCell::new(),
             route: OnceCell::new(),
+            identity: OnceCell::new(),
             awaits_tunnel: Cell::new(false),
             is_handshake: Cell::new(false),
         };
@@ -174,12 +185,18 @@ impl<'a> IncomingRequest<'a> {
             listener: &self.connection.listener.name,
             route,
             tls: self.connection.tls.as_ref(),
+            claims: self.identity().map(|identity| &identity.claims),
         }
     }
 
     /// Notes the parsed target, for log lines from here on.
     pub(super) fn set_target(&self, target: Target) -> &Target {
         self.target.get_or_init(|| target)
+    }
+
+    /// The target as the client sent it, once it has been parsed.
+    pub(super) fn target(&self) -> Option<&Target> {
+        self.target.get()
     }
 
     /// Notes that the request is a handshake, which from here on may be abandoned.
@@ -193,13 +210,40 @@ impl<'a> IncomingRequest<'a> {
         self.awaits_tunnel.set(false);
     }
 
-    /// Finds the route that matches, and checks whether it admits the request.
-    pub(super) fn decide_route(
+    /// Notes who the client is.
+    pub(super) fn set_identity(&self, identity: EstablishedIdentity) {
+        // A request is authorized once.
+        let _ = self.identity.set(identity);
+    }
+
+    /// Who the client is; `None` if the route has no `auth`.
+    pub(super) fn identity(&self) -> Option<&EstablishedIdentity> {
+        self.identity.get()
+    }
+
+    /// The parts of the request that keys are taken from. `headers` and `target` are those without a credential.
+    pub(super) fn key_traits<'b>(
+        &'b self,
+        headers: &'b HeaderMap,
+        target: &'b Target,
+    ) -> KeyTraits<'b> {
+        let tls = self.connection.tls.as_ref();
+        KeyTraits {
+            client: self.client.address(),
+            server_name: tls.and_then(|tls| tls.server_name.as_deref()),
+            headers,
+            target,
+            claims: self.identity().map(|identity| &identity.claims),
+        }
+    }
+
+    /// Finds the route that matches, and checks whether it admits the client's address, certificate and origin.
+    pub(super) fn find_route(
         &self,
         parts: &Parts,
         target: &Target,
         handshake: Option<&Handshake<'_>>,
-    ) -> Result<RouteDecision, SessionError> {
+    ) -> Result<FoundRoute, SessionError> {
         // With `redirect_to_https`, requests without TLS match only routes that name this listener:
         // ACME challenges, for example, must still be served here.
         let to_https = self.settings.redirect_to_https && !self.client.secure();
@@ -222,7 +266,8 @@ impl<'a> IncomingRequest<'a> {
                 None if target.authority().is_none() => Err(Rejection::BadHost.into()),
                 None => {
                     let location = ["https://", target.host(), target.origin_form()].concat();
-                    self.redirect(StatusCode::PERMANENT_REDIRECT, &location)
+                    let redirect = self.redirect(StatusCode::PERMANENT_REDIRECT, &location)?;
+                    Ok(FoundRoute::Redirect(redirect))
                 }
             };
         };
@@ -234,9 +279,19 @@ impl<'a> IncomingRequest<'a> {
             is_handshake: handshake.is_some(),
         };
         access::check(&route.settings.access, subject, &parts.headers)?;
-        match &route.settings.leads_to {
-            LeadsTo::Upstream(_) | LeadsTo::Split(_) => Ok(RouteDecision::Route(Arc::clone(route))),
-            LeadsTo::Redirect(_) if handshake.is_some() => Err(Rejection::RedirectOnly.into()),
+        Ok(FoundRoute::Route(Arc::clone(route)))
+    }
+
+    /// The answer of a route that leads to no upstream, logged and counted; `None` if it leads to one.
+    pub(super) fn own_answer(
+        &self,
+        route: &Route,
+        target: &Target,
+        is_handshake: bool,
+    ) -> Result<Option<OwnAnswer>, SessionError> {
+        let answer = match &route.settings.leads_to {
+            LeadsTo::Upstream(_) | LeadsTo::Split(_) => return Ok(None),
+            LeadsTo::Redirect(_) if is_handshake => Err(Rejection::RedirectOnly.into()),
             LeadsTo::Redirect(Redirect { to, .. })
                 if to.has(Variable::Host) && target.authority().is_none() =>
             {
@@ -247,8 +302,9 @@ impl<'a> IncomingRequest<'a> {
                 let location = edit::render(to, &self.template_values(target, name));
                 self.redirect(*status, &location)
             }
-            LeadsTo::Respond(respond) => Ok(self.answer(respond)),
-        }
+            LeadsTo::Respond(respond) => Ok(OwnAnswer::Fixed(self.answer(respond))),
+        };
+        answer.map(Some)
     }
 
     /// The answer to a certificate authority that validates a name by `http-01`, if this request is from one. It
@@ -303,7 +359,7 @@ impl<'a> IncomingRequest<'a> {
     }
 
     /// The response of a route that leads to no upstream.
-    fn answer(&self, respond: &Respond) -> RouteDecision {
+    fn answer(&self, respond: &Respond) -> FixedResponse {
         let worker = &self.connection.worker;
         let response = match respond {
             Respond::Fixed(response) => response.clone(),
@@ -319,13 +375,13 @@ impl<'a> IncomingRequest<'a> {
         };
         let status = response.status.as_u16();
         access_log::response_sent(&worker.recorder, self.facts(), None, status);
-        RouteDecision::Respond(response)
+        response
     }
 
-    fn redirect(&self, status: StatusCode, location: &str) -> Result<RouteDecision, SessionError> {
+    fn redirect(&self, status: StatusCode, location: &str) -> Result<OwnAnswer, SessionError> {
         let location = HeaderValue::from_str(location).map_err(|_| Rejection::BadTarget)?;
         let recorder = &self.connection.worker.recorder;
         access_log::response_sent(recorder, self.facts(), None, status.as_u16());
-        Ok(RouteDecision::Redirect(status, location))
+        Ok(OwnAnswer::Redirect(status, location))
     }
 }

@@ -25,6 +25,13 @@ const AROUND: &str = r#"
     endpoints = ["127.0.0.1:9000"]
 "#;
 
+/// What an authentication by tokens needs.
+const JWT: &str = r#"
+    issuer = "https://id.example.com"
+    audience = ["chat"]
+    jwks_url = "https://id.example.com/keys"
+"#;
+
 /// Merges `example` into `into`, table by table.
 fn merge(into: &mut toml::Table, example: toml::Table) {
     for (name, value) in example {
@@ -84,6 +91,7 @@ fn complete(table: &mut toml::Table) {
         tls.entry("certificates").or_insert_with(certificate);
     }
     complete_upstream(table);
+    complete_auth(table);
     let listener = table["listener"]["public"].as_table_mut().unwrap();
     let redirects = listener.contains_key("redirect_to_https");
     let route = table["route"][0].as_table_mut().unwrap();
@@ -101,6 +109,47 @@ fn complete(table: &mut toml::Table) {
     if strips {
         let route = table["route"][0].as_table_mut().unwrap();
         route.insert("path_prefix".to_owned(), "/socket.io".into());
+    }
+}
+
+/// Adds what the example of a single key needs to be an authentication, and the one that an example refers to.
+fn complete_auth(table: &mut toml::Table) {
+    let jwt: toml::Table = toml::from_str(JWT).unwrap();
+    if let Some(shown) = table.get_mut("auth").and_then(|all| all.get_mut("chat")) {
+        let shown = shown.as_table_mut().unwrap();
+        if let Some(service) = shown.get_mut("service") {
+            let service = service.as_table_mut().unwrap();
+            service
+                .entry("upstream")
+                .or_insert("authelia".to_owned().into());
+        } else {
+            let shown = shown.entry("jwt").or_insert(jwt.clone().into());
+            let shown = shown.as_table_mut().unwrap();
+            for (name, value) in jwt.clone() {
+                let has_keys = name == "jwks_url"
+                    && ["jwks_file", "secret_file"]
+                        .iter()
+                        .any(|key| shown.contains_key(*key));
+                if !has_keys {
+                    shown.entry(name).or_insert(value);
+                }
+            }
+        }
+        let upstreams = table["upstream"].as_table_mut().unwrap();
+        let service = upstreams["chat"].clone();
+        upstreams.insert("authelia".to_owned(), service);
+    }
+    let text = toml::to_string(&table).unwrap();
+    let route = table["route"][0].as_table_mut().unwrap();
+    if text.contains("claim = ") && !route.contains_key("auth") {
+        route.insert("auth".to_owned(), "players".into());
+    }
+    let name = route.get("auth").and_then(|name| name.as_str());
+    if let Some(name) = name.map(str::to_owned) {
+        let all = table.entry("auth").or_insert(toml::Table::new().into());
+        let players = toml::Table::from_iter([("jwt".to_owned(), jwt.into())]);
+        let all = all.as_table_mut().unwrap();
+        all.entry(name).or_insert(players.into());
     }
 }
 
@@ -183,6 +232,7 @@ pub(super) fn folder() -> tempfile::TempDir {
         "tidegate.key",
         "tickets.key",
         "sticky.key",
+        "tokens.key",
         "admin.token",
         "dashboard.token",
         "deploy.token",
@@ -195,6 +245,8 @@ pub(super) fn folder() -> tempfile::TempDir {
     let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
     fs::write(folder.path().join("tickets.key"), tickets).unwrap();
     fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
+    fs::write(folder.path().join("tokens.key"), [b'7'; 64]).unwrap();
+    fs::write(folder.path().join("keys.json"), "{\"keys\":[]}").unwrap();
     fs::write(folder.path().join("eab.key"), "NzdhYmM\n").unwrap();
     fs::set_permissions(
         folder.path().join("eab.key"),

@@ -16,13 +16,19 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 const NOT_YET: &str = "# not yet";
 
 /// Keys that exclude another one; they are mentioned in a comment only.
-const ALTERNATIVES: [&str; 6] = [
+const ALTERNATIVES: [&str; 12] = [
+    "auth.jwt.from.cookie",
+    "auth.jwt.from.query",
+    "auth.jwt.from.subprotocol_after",
+    "auth.jwt.from.subprotocol_prefix",
     "route.client_certificate.san",
     "route.client_certificate.subject",
     "route.split_by.cookie",
     "route.split_by.query",
+    "route.split_by.claim",
     "upstream.balance.hash.cookie",
     "upstream.balance.hash.query",
+    "upstream.balance.hash.claim",
 ];
 
 /// The example with every setting turned on.
@@ -69,7 +75,7 @@ fn collect<'a>(
         };
         for table in below {
             let kind = match child.as_str() {
-                "acme" | "listener" | "upstream" if path.is_empty() => {
+                "acme" | "auth" | "listener" | "upstream" if path.is_empty() => {
                     &ValueKind::Map(&ValueKind::Bool)
                 }
                 _ => &ValueKind::Bool,
@@ -179,7 +185,10 @@ fn every_setting_in_it_is_a_setting() {
     let found: Vec<&str> = found.map(|diagnostic| &*diagnostic.message).collect();
     assert_eq!(
         found,
-        ["a health check must be exactly one of `websocket`, `http` and `tcp`"]
+        [
+            "there is no upstream `authelia`",
+            "a health check must be exactly one of `websocket`, `http` and `tcp`"
+        ]
     );
 }
 

@@ -19,6 +19,11 @@ use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire, handshake_with};
 /// Configures metrics and the admin interface.
 const SEEN: &str = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\nbind = \"127.0.0.1:0\"\n";
 
+/// The keys of this issuer cannot be fetched.
+const UNREACHABLE_ISSUER: &str = r#"[auth.players]
+jwt = { issuer = "https://id.example.com", audience = ["chat"], jwks_url = "https://127.0.0.1:1/keys" }
+"#;
+
 const GET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A scenario that ends in a rejection.
@@ -91,7 +96,6 @@ fn second(scene: Scene) -> Scene {
 /// reserve of descriptors prevents.
 fn scene(rejection: Rejection) -> Option<Scene> {
     use Rejection as R;
-    let redirects = "redirect_to_https = true";
     Some(match rejection {
         R::BadRequest => asks("nonsense\r\n\r\n"),
         R::HeadTooLarge => asks(handshake_with(&format!("X: {}\r\n", "x".repeat(20_000)))),
@@ -119,17 +123,10 @@ fn scene(rejection: Rejection) -> Option<Scene> {
             "path_prefix = \"/chat\"\nrewrite.strip_prefix = \"/chat\"",
             &GET.replace("/chat", "/%63hat"),
         ),
-        R::HttpsRequired => of_listener(redirects, HANDSHAKE),
-        R::RedirectOnly => of_route("redirect = { to = \"https://a/\" }", HANDSHAKE),
-        R::AddressDenied => of_route("deny = [\"127.0.0.1\"]", HANDSHAKE),
-        R::OriginDenied => Scene {
-            request: handshake_with("Origin: https://b\r\n"),
-            ..of_route("origins = [\"https://a\"]", "")
-        },
-        R::OriginMissing => of_route(
-            "origins = [\"https://a\"]\norigins_required = true",
-            HANDSHAKE,
-        ),
+        R::HttpsRequired | R::RedirectOnly | R::AddressDenied | R::OriginDenied => {
+            return scene_of_admission(rejection);
+        }
+        R::OriginMissing | R::AuthUnavailable => return scene_of_admission(rejection),
         R::NoRoute => of_route("path = \"/other\"", HANDSHAKE),
         R::RequestBodyTimeout => of_listener(
             "timeouts.request_body = \"200ms\"",
@@ -159,6 +156,31 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         }
         R::NameUnresolved => return None,
         R::HandshakeRate | R::DescriptorsExhausted => return None,
+    })
+}
+
+/// The same for what a route or a listener admits.
+fn scene_of_admission(rejection: Rejection) -> Option<Scene> {
+    use Rejection as R;
+    let redirects = "redirect_to_https = true";
+    Some(match rejection {
+        R::HttpsRequired => of_listener(redirects, HANDSHAKE),
+        R::RedirectOnly => of_route("redirect = { to = \"https://a/\" }", HANDSHAKE),
+        R::AddressDenied => of_route("deny = [\"127.0.0.1\"]", HANDSHAKE),
+        R::OriginDenied => Scene {
+            request: handshake_with("Origin: https://b\r\n"),
+            ..of_route("origins = [\"https://a\"]", "")
+        },
+        R::OriginMissing => of_route(
+            "origins = [\"https://a\"]\norigins_required = true",
+            HANDSHAKE,
+        ),
+        R::AuthUnavailable => Scene {
+            server: UNREACHABLE_ISSUER,
+            request: handshake_with("Authorization: Bearer a.b.c\r\n"),
+            ..of_route("auth = \"players\"", "")
+        },
+        other => unreachable!("{other:?} does not depend on these"),
     })
 }
 

@@ -393,6 +393,7 @@ impl Visit<'_> {
             server_name: self.secure.then_some(target.host()),
             headers: &self.parts.headers,
             target,
+            claims: None,
         };
         let branches = split::branches(route, traits, |_| None, || split::likely(route));
         let branches = branches.ok_or(Rejection::NoRoute)?;

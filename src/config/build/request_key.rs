@@ -24,7 +24,7 @@ impl Builder<'_> {
 
     fn named_key(&mut self, at: &Located<ConfigValue>, named: &Section) -> Option<RequestKey> {
         if named.written.len() != 1 {
-            let message = "a key must have exactly one of `header`, `cookie` and `query`";
+            let message = "a key must have exactly one of `header`, `cookie`, `query` and `claim`";
             self.error(Code::Value, at, message);
             return None;
         }
@@ -33,7 +33,7 @@ impl Builder<'_> {
             return None;
         };
         if text.is_empty() {
-            let message = "a key requires the name of a header, cookie or query parameter";
+            let message = "a key requires the name of a header, cookie, query parameter or claim";
             self.error(Code::Value, value, message);
             return None;
         }
@@ -47,6 +47,7 @@ impl Builder<'_> {
                 header.map(RequestKey::Header)
             }
             "cookie" => Some(RequestKey::Cookie(text.as_str().into())),
+            "claim" => Some(RequestKey::Claim(text.as_str().into())),
             _ => Some(RequestKey::Query(text.as_str().into())),
         }
     }

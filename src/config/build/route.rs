@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue};
 use super::{Builder, RoutePlaces, count, nets, positive, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    Access, ByteRate, CertificateRule, Conditions, EndpointHost, HeaderChanges, MaxAge,
+    Access, ByteRate, CertificateRule, ClaimRule, Conditions, EndpointHost, HeaderChanges, MaxAge,
     NamePattern, PathMatch, Piece, PingConfig, PlainHttp, RateAction, Rewrite, RouteConfig,
     Strictness, Template, TunnelLimits, claims_origin, normal_path,
 };
@@ -57,14 +57,8 @@ impl Builder<'_> {
             request_headers: self.header_changes(section, "request_headers"),
             response_headers: self.header_changes(section, "response_headers"),
             compression: section.text("compression").as_deref() != Some("strip"),
-            http: match section.text("http").as_deref() {
-                Some("reject") => PlainHttp::Reject,
-                _ => PlainHttp::Proxy,
-            },
-            handshake: match section.text("handshake").as_deref() {
-                Some("lenient") => Strictness::Lenient,
-                _ => Strictness::Strict,
-            },
+            http: plain_http(section),
+            handshake: strictness(section),
             endpoint_host: self.endpoint_host(section),
             max_tunnels: count(&limits, "tunnels"),
             max_body: limits.size("body_bytes"),
@@ -81,6 +75,8 @@ impl Builder<'_> {
             upstreams: destination.upstreams,
             client_certificate: span("client_certificate")
                 .filter(|_| route.access.client_certificate.is_some()),
+            auth: span("auth"),
+            require: span("require"),
             listeners: spans(section, "listeners", |value| {
                 matches!(value, ConfigValue::Text(_))
             }),
@@ -108,6 +104,8 @@ impl Builder<'_> {
             }),
             origins_required: section.bool("origins_required"),
             client_certificate: self.certificate_rule(section),
+            auth: section.text("auth").map(Into::into),
+            require: self.claim_rules(section),
         }
     }
 
@@ -135,6 +133,26 @@ impl Builder<'_> {
             names,
             subjects: subjects.iter().map(|subject| (**subject).into()).collect(),
         })
+    }
+
+    /// What is required of claims.
+    fn claim_rules(&mut self, section: &Section) -> Vec<ClaimRule> {
+        let mut rules = Vec::new();
+        for (claim, values) in section.pairs("require") {
+            let ConfigValue::List(list) = &values.value else {
+                continue;
+            };
+            let listed = texts(list);
+            if listed.is_empty() {
+                let message = "no value is listed: no client could satisfy this";
+                self.error(Code::Value, &values, message);
+            }
+            rules.push(ClaimRule {
+                claim: claim.value.into(),
+                values: listed.iter().map(|value| (**value).into()).collect(),
+            });
+        }
+        rules
     }
 
     fn endpoint_host(&mut self, section: &Section) -> EndpointHost {
@@ -277,13 +295,27 @@ impl Builder<'_> {
     fn is_writable(template: &Template) -> bool {
         template.pieces().iter().all(|piece| match piece {
             Piece::Text(text) => HeaderValue::from_str(text).is_ok(),
-            Piece::Variable(_) => true,
+            Piece::Variable(_) | Piece::Claim(_) => true,
         })
     }
 
     fn error_at(&mut self, code: Code, at: &Located<String>, message: &str) {
         self.diagnostics
             .push(Diagnostic::error(code, at.span.clone(), message));
+    }
+}
+
+fn plain_http(section: &Section) -> PlainHttp {
+    match section.text("http").as_deref() {
+        Some("reject") => PlainHttp::Reject,
+        _ => PlainHttp::Proxy,
+    }
+}
+
+fn strictness(section: &Section) -> Strictness {
+    match section.text("handshake").as_deref() {
+        Some("lenient") => Strictness::Lenient,
+        _ => Strictness::Strict,
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::{KeyTable, ValueKind, key};
 
-/// A key: a word, or a table that names a header, cookie or query parameter.
+/// A key: a word, or a table that names a header, cookie, query parameter or claim.
 pub(super) const REQUEST_KEY: ValueKind = ValueKind::AnyOf(&[
     ValueKind::OneOf(&["client_ip", "path", "sni"]),
     ValueKind::Table(&NAMED_KEY),
 ]);
 
 const NAMED_KEY: KeyTable = KeyTable {
-    doc: "The key is the value of a header, cookie or query parameter.",
+    doc: "The key is the value of a header, cookie, query parameter or claim.",
     keys: &[
         key(
             "header",
@@ -32,5 +32,12 @@ const NAMED_KEY: KeyTable = KeyTable {
             "The key is the value of this query parameter.",
         )
         .shown(r#"query = "room""#),
+        key(
+            "claim",
+            ValueKind::Text,
+            "",
+            "The key is the value of this claim of the identity that the route's `auth` has established.",
+        )
+        .shown(r#"claim = "sub""#),
     ],
 };

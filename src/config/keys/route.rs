@@ -187,6 +187,23 @@ origins_required = true"#,
             "With `required` or a table, requests on connections without a client certificate are rejected with 403, and so are those whose certificate is not one that the table describes.",
         )
         .shown(r#"client_certificate = { san = ["spiffe://prod/*"] }"#),
+        key(
+            "auth",
+            ValueKind::Text,
+            "",
+            "Requests must prove who their client is, as `[auth.NAME]` with this name says; plain requests as well as handshakes.",
+        )
+        .shown(r#"auth = "players""#),
+        key(
+            "require",
+            ValueKind::Pairs(&NAMES),
+            "{}",
+            "The identity that `auth` has established must have each of these claims, with one of the values listed; other requests are rejected with 403 `claim-denied`. A dot leads into an object, as in `\"realm_access.roles\"`.",
+        )
+        .shown(
+            r#"auth = "players"
+require = { role = ["player"] }"#,
+        ),
         optional_table("rewrite", &REWRITE),
         key(
             "request_headers",

@@ -15,6 +15,8 @@ pub enum Piece {
     Text(Box<str>),
     /// The value of this variable for the request.
     Variable(Variable),
+    /// The claim of this name, of the identity that `auth` has established.
+    Claim(Box<str>),
 }
 
 impl fmt::Debug for Piece {
@@ -22,6 +24,7 @@ impl fmt::Debug for Piece {
         match self {
             Self::Text(_) => f.write_str("Text"),
             Self::Variable(variable) => variable.fmt(f),
+            Self::Claim(name) => f.debug_tuple("Claim").field(name).finish(),
         }
     }
 }

@@ -11,6 +11,8 @@ pub enum RequestKey {
     Path,
     /// The TLS server name (SNI) that the client asked for.
     Sni,
+    /// The claim of this name of the identity that `auth` has established; a dot leads into an object.
+    Claim(Box<str>),
     /// The value of this header.
     Header(HeaderName),
     /// The value of this cookie.

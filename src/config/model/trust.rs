@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{CertificateRule, OriginPattern};
+use super::{CertificateRule, ClaimRule, OriginPattern};
 
 /// An address, a network of addresses, or all peers on a unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +100,10 @@ pub struct Access {
     pub origins_required: bool,
     /// Which client certificates are admitted; `None` if none is required.
     pub client_certificate: Option<CertificateRule>,
+    /// The name of the authentication that establishes who the client is; `None` if the route has no `auth`.
+    pub auth: Option<Arc<str>>,
+    /// What is required of the claims of that identity.
+    pub require: Vec<ClaimRule>,
 }
 
 #[cfg(test)]

@@ -231,7 +231,7 @@ fn whole_seconds(time: Duration) -> u64 {
 fn leads_somewhere(template: &Template) -> bool {
     let mut pieces = template.pieces().iter().filter(|piece| match piece {
         Piece::Text(text) => !text.is_empty(),
-        Piece::Variable(_) => true,
+        Piece::Variable(_) | Piece::Claim(_) => true,
     });
     match (pieces.next(), pieces.next()) {
         (Some(Piece::Variable(Variable::Scheme)), Some(Piece::Text(text))) => {

@@ -14,10 +14,13 @@ enum TextVariables {
 }
 
 impl TextVariables {
-    fn named(self, name: &str) -> Option<Variable> {
+    fn named(self, name: &str) -> Option<Piece> {
         match self {
             Self::None => None,
-            Self::OfRequest => Variable::named(name),
+            Self::OfRequest => match name.strip_prefix("claim_") {
+                Some(claim) if !claim.is_empty() => Some(Piece::Claim(claim.into())),
+                _ => Variable::named(name).map(Piece::Variable),
+            },
         }
     }
 }
@@ -25,7 +28,7 @@ impl TextVariables {
 /// What can stand in a string that may have variables of a request.
 fn variables_of_requests() -> String {
     let names = Variable::NAMES.join(", ");
-    format!("the variables of a request are: {names}")
+    format!("the variables of a request are: {names}, and `claim_` with the name of a claim")
 }
 
 impl Reader<'_> {
@@ -34,7 +37,7 @@ impl Reader<'_> {
         let pieces = self.pieces(text, span, TextVariables::None)?;
         let text = |piece| match piece {
             Piece::Text(text) => Some(String::from(text)),
-            Piece::Variable(_) => None,
+            Piece::Variable(_) | Piece::Claim(_) => None,
         };
         pieces.into_iter().map(text).collect()
     }
@@ -58,7 +61,7 @@ impl Reader<'_> {
             };
             if let Some(variable) = variables.named(name) {
                 pieces.push(Piece::Text(std::mem::take(&mut before).into()));
-                pieces.push(Piece::Variable(variable));
+                pieces.push(variable);
             } else if let Some(value) = (self.environment)(name) {
                 before.push_str(&value);
             } else {

@@ -1,0 +1,23 @@
+//! The identity that was established for a request.
+
+use std::time::SystemTime;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::protocol::claims::Claims;
+
+/// Who a client is, and for how long that is known.
+#[derive(Debug, Default)]
+pub struct EstablishedIdentity {
+    /// The subject: one user, device or service.
+    pub subject: Option<Box<str>>,
+    /// What else is known.
+    pub claims: Claims,
+    /// When the credential was issued.
+    pub issued: Option<SystemTime>,
+    /// When the credential expires: nothing that it admits goes on after that.
+    pub expires: Option<SystemTime>,
+    /// Fields that replace those of the request under these names, in any spelling; without a value, they are
+    /// removed.
+    pub fields: Vec<(HeaderName, Option<HeaderValue>)>,
+}

@@ -1,0 +1,73 @@
+//! Whether a request that its route admits may go on: who its client is, and what the route requires of that
+//! identity. Plain requests and handshakes pass here alike.
+
+use ::http::Method;
+use ::http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use ::http::request::Parts;
+
+use super::error::SessionError;
+use super::incoming::IncomingRequest;
+use super::outcome::SessionOutcome;
+use crate::auth::Authenticator;
+use crate::auth::identity::EstablishedIdentity;
+use crate::protocol::redaction::Redaction;
+use crate::protocol::rejection::Rejection;
+use crate::protocol::target::Target;
+use crate::snapshot::Route;
+
+/// The decision about who a client is.
+pub(super) enum Authorization {
+    /// The request may go on.
+    Granted(Grant),
+    /// The service that decides has answered the client itself.
+    #[expect(dead_code, reason = "services come with the next commit")]
+    Answered(SessionOutcome),
+}
+
+/// What a request goes on with.
+#[derive(Default)]
+pub(super) struct Grant {
+    /// Who the client is; `None` if the route has no `auth`, and for preflight requests.
+    pub(super) identity: Option<EstablishedIdentity>,
+    /// What is removed from the request.
+    pub(super) redaction: Redaction,
+}
+
+/// Establishes the identity that `route` requires, if it requires one.
+pub(super) async fn authorize(
+    incoming: &IncomingRequest<'_>,
+    parts: &Parts,
+    target: &Target,
+    route: &Route,
+) -> Result<Authorization, SessionError> {
+    let Some(auth) = &route.auth else {
+        return Ok(Authorization::Granted(Grant::default()));
+    };
+    if auth.settings.passes_preflight && is_preflight(parts) {
+        return Ok(Authorization::Granted(Grant::default()));
+    }
+    let grant = match identify(incoming, parts, target, auth).await? {
+        Authorization::Granted(grant) => grant,
+        answered @ Authorization::Answered(_) => return Ok(answered),
+    };
+    Ok(Authorization::Granted(grant))
+}
+
+/// Asks the service, or looks at the token.
+async fn identify(
+    _incoming: &IncomingRequest<'_>,
+    _parts: &Parts,
+    _target: &Target,
+    _auth: &Authenticator,
+) -> Result<Authorization, SessionError> {
+    Err(Rejection::AuthUnavailable.into())
+}
+
+/// Whether a browser asks before the request that a page wants to make (CORS, Fetch section 4.8). It sends no
+/// credential with this one.
+fn is_preflight(parts: &Parts) -> bool {
+    let headers = &parts.headers;
+    parts.method == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
