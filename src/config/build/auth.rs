@@ -32,7 +32,7 @@ impl Builder<'_> {
         let service = section.optional("service");
         let method = match (&service, section.optional("jwt")) {
             (Some(service), None) => AuthMethod::Service(self.auth_service(service)?),
-            (None, Some(jwt)) => AuthMethod::Token(self.tokens(name, &jwt)?),
+            (None, Some(jwt)) => AuthMethod::Token(self.accepted_tokens(name, &jwt)?),
             _ if section.may_mean(&["service", "jwt"]) => return None,
             _ => {
                 let message = "an authentication must be exactly one of `service` and `jwt`";
@@ -84,7 +84,11 @@ impl Builder<'_> {
         })
     }
 
-    fn tokens(&mut self, name: &Located<String>, section: &Section) -> Option<TokenConfig> {
+    fn accepted_tokens(
+        &mut self,
+        name: &Located<String>,
+        section: &Section,
+    ) -> Option<TokenConfig> {
         let keys = self.token_keys(name, section);
         let mut from = Vec::new();
         for at in section.list("from") {
