@@ -4,6 +4,8 @@
 mod answer;
 #[path = "checks/config.rs"]
 mod config;
+#[path = "checks/credential.rs"]
+mod credential;
 #[path = "checks/endpoints_file.rs"]
 mod endpoints_file;
 #[path = "checks/forwarded.rs"]
@@ -24,9 +26,10 @@ mod request;
 pub(crate) type Check = fn(&[u8]);
 
 /// Every check, with the name of its file.
-pub(crate) const ALL: [(&str, Check); 10] = [
+pub(crate) const ALL: [(&str, Check); 11] = [
     ("answer", answer::check),
     ("config", config::check),
+    ("credential", credential::check),
     ("endpoints_file", endpoints_file::check),
     ("forwarded", forwarded::check),
     ("forwarder", forwarder::check),

@@ -87,6 +87,33 @@ pub(crate) const CASES: &[Case] = &[
     case("request", "codings", |n| {
         get("/", &[field("Transfer-Encoding", fill("chunked,", n))])
     }),
+    case("credential", "query", |n| {
+        get(&path("/?a", "&%74oken=t", "", n), &[])
+    }),
+    case("credential", "other-pairs", |n| {
+        get(&format!("/?token=t{}", numbered("&k", "", n)), &[])
+    }),
+    case("credential", "token", |n| {
+        get(&path("/?token=", "%41", "", n), &[])
+    }),
+    case("credential", "cookies", |n| {
+        get("/", &[field("Cookie", fill("jwt=a; ", n))])
+    }),
+    case("credential", "bearers", |n| {
+        get("/", &lines("Authorization", "Bearer a", n))
+    }),
+    case("credential", "offers", |n| {
+        get(
+            "/",
+            &[field(
+                SUBPROTOCOLS,
+                format!("bearer,t{}", numbered(",p", "", n)),
+            )],
+        )
+    }),
+    case("credential", "marked-offers", |n| {
+        get("/", &[field(SUBPROTOCOLS, fill("bearer,t,token.t,", n))])
+    }),
     case("handshake", "connection", |n| handshake(&connection(n))),
     case("handshake", "names", |n| handshake(&fields("x-", n))),
     case("handshake", "values", |n| {

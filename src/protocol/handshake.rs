@@ -73,6 +73,8 @@ pub struct Handshake<'a> {
     key: &'a str,
     /// Whether compression offers reach the endpoint.
     compression: bool,
+    /// The subprotocol that the client gets if the endpoint selects none.
+    answer: Option<&'a str>,
 }
 
 impl<'a> Handshake<'a> {
@@ -94,6 +96,7 @@ impl<'a> Handshake<'a> {
             headers,
             key,
             compression: true,
+            answer: None,
         })
     }
 
@@ -103,6 +106,21 @@ impl<'a> Handshake<'a> {
             compression: false,
             ..self
         }
+    }
+
+    /// The same handshake, in which the client has offered `marker` for tidegate alone, to mark a token. It gets this
+    /// as its subprotocol if the endpoint selects none: browsers fail a connection if nothing of what they have
+    /// offered is selected.
+    pub fn answered_with(self, marker: Option<&'a str>) -> Self {
+        Self {
+            answer: marker,
+            ..self
+        }
+    }
+
+    /// The subprotocol that the client gets if the endpoint selects none.
+    pub(super) fn answer(&self) -> Option<&'a str> {
+        self.answer
     }
 
     /// The `Sec-WebSocket-Accept` that proves that an endpoint understood the handshake (RFC 6455

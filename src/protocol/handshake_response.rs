@@ -184,10 +184,15 @@ impl<'a> ResponseHead<'a> {
             checked => checked?.map(Into::into),
         };
         self.check_extensions(handshake)?;
+        let own_subprotocol = match &subprotocol {
+            None => handshake.answer().map(Into::into),
+            Some(_) => None,
+        };
         Ok(Switch {
             response: self,
             accept,
             subprotocol,
+            own_subprotocol,
             excused,
         })
     }
@@ -321,14 +326,18 @@ impl fmt::Display for Excused {
 pub struct Switch<'a> {
     response: &'a ResponseHead<'a>,
     accept: String,
+    /// The subprotocol that the endpoint has selected.
     subprotocol: Option<Box<str>>,
+    /// The one that tidegate has selected, if the endpoint has not.
+    own_subprotocol: Option<Box<str>>,
     excused: Excused,
 }
 
 impl Switch<'_> {
     /// The subprotocol that the client gets.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        let own = self.own_subprotocol.as_deref();
+        self.subprotocol.as_deref().or(own)
     }
 
     /// The violations that were excused.
@@ -344,6 +353,11 @@ impl Switch<'_> {
         out.extend_from_slice(b"Sec-WebSocket-Accept: ");
         out.extend_from_slice(self.accept.as_bytes());
         out.extend_from_slice(b"\r\n");
+        if let Some(own) = &self.own_subprotocol {
+            out.extend_from_slice(b"Sec-WebSocket-Protocol: ");
+            out.extend_from_slice(own.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
         // Read once for all lines.
         let named: HashSet<Vec<u8>> = self
             .response
@@ -552,6 +566,39 @@ mod tests {
             judge(wrong, Strictness::Lenient).unwrap_err(),
             SwitchError::Upgrade
         );
+    }
+
+    #[test]
+    fn a_client_that_has_marked_a_token_gets_the_mark_or_what_the_endpoint_selects() {
+        let parts = request();
+        let Intent::WebSocket(Ok(handshake)) = Intent::of(&parts) else {
+            panic!("not a handshake")
+        };
+        let handshake = handshake.answered_with(Some("bearer"));
+        let answer = |lines: &str| {
+            let bytes = format!("{GOOD}{lines}\r\n");
+            let (response, _) = ResponseHead::parse(bytes.as_bytes()).unwrap().unwrap();
+            let switch = response.check_switch(&handshake, Strictness::Strict)?;
+            let mut out = Vec::new();
+            let changes = HeaderChanges::default();
+            switch.write(&mut out, &Edit::new(&changes, &[], &edit::tests::values()));
+            let text = String::from_utf8(out).unwrap();
+            let lines = text.lines();
+            let fields = lines.filter(|line| line.to_lowercase().starts_with("sec-websocket-prot"));
+            let fields: Vec<_> = fields.filter_map(|line| line.split_once(": ")).collect();
+            let [(_, selected)] = fields[..] else {
+                panic!("{text}");
+            };
+            assert_eq!(switch.subprotocol(), Some(selected));
+            Ok::<_, SwitchError>(selected.to_owned())
+        };
+        let field = "Sec-WebSocket-Protocol: ";
+        assert_eq!(answer("").unwrap(), "bearer");
+        assert_eq!(answer(&format!("{field}\r\n")).unwrap(), "bearer");
+        assert_eq!(answer(&format!("{field}v2\r\n")).unwrap(), "v2");
+        // It was not offered to the endpoint.
+        let error = answer(&format!("{field}bearer\r\n")).unwrap_err();
+        assert_eq!(error, SwitchError::Subprotocol("bearer".into()));
     }
 
     #[test]
