@@ -3,7 +3,17 @@
 //!
 //! Nothing here finds routes or forwards requests: `session` asks, and acts on the result.
 
+pub mod fault;
+mod fetch;
 pub mod identity;
+pub mod issuer_keys;
+mod keeper;
+pub mod key_keepers;
+pub mod key_set;
+mod signature;
+#[cfg(test)]
+mod testing;
+pub mod token;
 
 use std::sync::Arc;
 

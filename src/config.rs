@@ -13,6 +13,7 @@ mod raw;
 pub mod input_file;
 mod unreadable;
 mod files;
+pub mod key_set;
 mod include;
 pub mod endpoints_file;
 pub mod ports;

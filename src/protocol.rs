@@ -22,6 +22,7 @@ pub mod trace_context;
 pub mod stripped_prefix;
 pub mod edit;
 pub mod frame;
+pub mod credential;
 mod extensions;
 pub mod handshake;
 pub mod access;

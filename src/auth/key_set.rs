@@ -1,0 +1,77 @@
+//! The keys of one issuer, and which of them verifies a token.
+
+use serde_json::{Map, Value};
+
+use super::fault::TokenFault;
+use super::signature::{SignatureHeader, VerificationKey};
+use crate::config::key_set::PublishedKey;
+use crate::config::model::Secret;
+use crate::protocol::credential::MAX_TOKEN_BYTES;
+
+/// How many keys are tried for one token: clients decide that, by leaving out the id of the key.
+const MAX_TRIES: usize = 4;
+
+/// The keys of one issuer.
+#[derive(Debug)]
+pub struct KeySet {
+    keys: Vec<VerificationKey>,
+}
+
+impl KeySet {
+    /// Keys that the issuer publishes.
+    pub fn published(keys: &[PublishedKey]) -> Self {
+        Self {
+            keys: keys.iter().map(VerificationKey::published).collect(),
+        }
+    }
+
+    /// A secret that the issuer shares with us.
+    pub fn secret(secret: &Secret) -> Self {
+        Self {
+            keys: VerificationKey::secret(secret.bytes())
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Verifies the signature of a token with the key that its header names. Its claims are still to be checked. A
+    /// token that names no key, or a key that has no id, is tried with those that could have signed it.
+    ///
+    /// # Errors
+    /// [`TokenFault`].
+    pub(super) fn verify(&self, token: &str) -> Result<Map<String, Value>, TokenFault> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenFault::Malformed);
+        }
+        let header = SignatureHeader::of(token)?;
+        let id = header.key_id.as_deref();
+        let named = |key: &&VerificationKey| id.is_some() && key.id.as_deref() == id;
+        if self.keys.iter().any(|key| named(&key)) {
+            let mut named = self.keys.iter().filter(named);
+            // Two keys of one id differ in their kind.
+            let key = named.find(|key| key.fits(&header));
+            return key.ok_or(TokenFault::Algorithm)?.verify(token, &header);
+        }
+        let nameless = |key: &&VerificationKey| id.is_none() || key.id.is_none();
+        let mut candidates = self.keys.iter().filter(nameless).peekable();
+        if candidates.peek().is_none() {
+            return Err(TokenFault::UnknownKey);
+        }
+        let mut fault = TokenFault::Algorithm;
+        for key in candidates.filter(|key| key.fits(&header)).take(MAX_TRIES) {
+            match key.verify(token, &header) {
+                Err(TokenFault::Signature) => fault = TokenFault::NoKeyVerifies,
+                verified => return verified,
+            }
+        }
+        Err(fault)
+    }
+}
+
+#[cfg(test)]
+mod tests;

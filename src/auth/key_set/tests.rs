@@ -1,0 +1,206 @@
+//! Tests of signatures and of the choice among keys.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::auth::testing::{TestKey, claims};
+use crate::config::key_set::{KeyMaterial, TokenAlgorithm};
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+fn set(keys: &[&TestKey]) -> KeySet {
+    let keys: Vec<PublishedKey> = keys.iter().map(|key| key.public()).collect();
+    KeySet::published(&keys)
+}
+
+fn secret() -> KeySet {
+    KeySet::secret(&Secret::new(Zeroizing::new(SECRET.to_vec())))
+}
+
+fn fault(keys: &KeySet, token: &str) -> Option<TokenFault> {
+    keys.verify(token).err()
+}
+
+#[test]
+fn keys_of_every_kind_verify_what_they_have_signed() {
+    let keys = [
+        TestKey::ed(),
+        TestKey::p256(),
+        TestKey::p384(),
+        TestKey::rsa(false),
+        TestKey::rsa(true),
+    ];
+    let all = set(&keys.each_ref());
+    for key in &keys {
+        let token = key.token(&claims());
+        assert_eq!(Value::Object(all.verify(&token).unwrap()), claims());
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        bytes[7] ^= 1;
+        let forged = format!("{message}.{}", URL_SAFE_NO_PAD.encode(bytes));
+        assert_eq!(fault(&all, &forged), Some(TokenFault::Signature));
+        assert_eq!(
+            fault(&all, &format!("{message}.")),
+            Some(TokenFault::Signature)
+        );
+    }
+    let token = TestKey::secret(SECRET).token(&claims());
+    assert!(secret().verify(&token).is_ok());
+    let other = TestKey::secret(&SECRET[1..]).token(&claims());
+    assert_eq!(fault(&secret(), &other), Some(TokenFault::NoKeyVerifies));
+}
+
+/// The attacks that let the token choose how it is verified.
+#[test]
+fn a_token_does_not_choose_its_algorithm() {
+    let rsa = TestKey::rsa(false);
+    let keys = set(&[&rsa]);
+    let id = json!({ "kid": "rs256" });
+    for algorithm in ["none", "None", "NONE", "", "RS257"] {
+        let header = json!({ "alg": algorithm, "kid": "rs256" });
+        let token = rsa.token_with(&header, &claims());
+        assert_eq!(
+            fault(&keys, &token),
+            Some(TokenFault::Malformed),
+            "{algorithm}"
+        );
+        let (message, _) = token.rsplit_once('.').unwrap();
+        assert_eq!(
+            fault(&keys, &format!("{message}.")),
+            Some(TokenFault::Malformed)
+        );
+    }
+    // The public key as a secret, in the forms that it may have.
+    let KeyMaterial::Rsa { n, e } = rsa.public().material else {
+        unreachable!();
+    };
+    let pem = format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n",
+        URL_SAFE_NO_PAD.encode(&n)
+    );
+    for public in [&*n, &*[&*n, &*e].concat(), pem.as_bytes()] {
+        let swapped = TestKey::secret(public).token_with(&id, &claims());
+        assert_eq!(fault(&keys, &swapped), Some(TokenFault::Algorithm));
+    }
+    // The same key with another padding or hash than the set states.
+    for algorithm in ["PS256", "RS384", "ES256", "EdDSA"] {
+        let header = json!({ "alg": algorithm });
+        let token = rsa.token_with(&header, &claims());
+        assert_eq!(
+            fault(&keys, &token),
+            Some(TokenFault::Algorithm),
+            "{algorithm}"
+        );
+    }
+    // A token with its own key.
+    let own = TestKey::ed();
+    let KeyMaterial::Ed(x) = own.public().material else {
+        unreachable!();
+    };
+    let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(x) });
+    let header = json!({ "jwk": jwk, "kid": "own", "jku": "https://evil.invalid/" });
+    let token = own.token_with(&header, &claims());
+    assert_eq!(fault(&keys, &token), Some(TokenFault::UnknownKey));
+    // A secret verifies nothing but HMAC.
+    assert_eq!(
+        fault(&secret(), &rsa.token(&claims())),
+        Some(TokenFault::Algorithm)
+    );
+}
+
+#[test]
+fn extensions_are_refused() {
+    let key = TestKey::ed();
+    let keys = set(&[&key]);
+    for crit in [json!(["exp"]), json!(["b64"]), json!([])] {
+        let header = json!({ "crit": crit, "b64": true, "exp": 1 });
+        let token = key.token_with(&header, &claims());
+        assert_eq!(fault(&keys, &token), Some(TokenFault::Critical), "{crit}");
+    }
+    let token = key.token_with(&json!({ "crit": "exp" }), &claims());
+    assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
+    let token = key.token_with(&json!({ "b64": false }), &claims());
+    assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
+}
+
+#[test]
+fn a_token_names_its_key_or_is_tried_with_a_few() {
+    let (ed, p256) = (TestKey::ed(), TestKey::p256());
+    let keys = set(&[&ed, &p256]);
+    let nameless = json!({ "kid": null });
+    assert!(keys.verify(&ed.token_with(&nameless, &claims())).is_ok());
+    assert!(keys.verify(&p256.token_with(&nameless, &claims())).is_ok());
+    let unknown = ed.token_with(&json!({ "kid": "new" }), &claims());
+    assert_eq!(fault(&keys, &unknown), Some(TokenFault::UnknownKey));
+    let other = ed.token_with(&json!({ "kid": "es256" }), &claims());
+    assert_eq!(fault(&keys, &other), Some(TokenFault::Algorithm));
+    let stranger = TestKey::ed().token_with(&nameless, &claims());
+    assert_eq!(fault(&keys, &stranger), Some(TokenFault::NoKeyVerifies));
+    let stranger = TestKey::ed().token(&claims());
+    assert_eq!(fault(&keys, &stranger), Some(TokenFault::Signature));
+
+    // Keys without ids may be anybody's.
+    let without_id = PublishedKey {
+        id: None,
+        ..ed.public()
+    };
+    let keys = KeySet::published(&[p256.public(), without_id.clone()]);
+    assert!(keys.verify(&ed.token(&claims())).is_ok());
+    // The last of them is not reached any more.
+    let decoy = PublishedKey {
+        id: None,
+        algorithms: vec![TokenAlgorithm::EdDsa],
+        material: KeyMaterial::Ed(vec![1; 32]),
+    };
+    let token = ed.token_with(&nameless, &claims());
+    for (decoys, is_found) in [(MAX_TRIES - 1, true), (MAX_TRIES, false)] {
+        let mut keys = vec![decoy.clone(); decoys];
+        keys.push(without_id.clone());
+        let keys = KeySet::published(&keys);
+        assert_eq!(keys.verify(&token).is_ok(), is_found);
+    }
+}
+
+#[test]
+fn what_is_not_a_token_is_malformed() {
+    let key = TestKey::ed();
+    let keys = set(&[&key]);
+    let token = key.token(&claims());
+    let parts: Vec<&str> = token.split('.').collect();
+    let deep = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
+    let deep_header = format!(r#"{{"alg":"EdDSA","kid":"eddsa","a":{deep}}}"#);
+    let deep_header = URL_SAFE_NO_PAD.encode(deep_header);
+    for text in [
+        "",
+        ".",
+        "..",
+        "a.b.c",
+        "\u{e9}.\u{fffd}.x",
+        parts[0],
+        &parts[..2].join("."),
+        &format!("{token}.x"),
+        &format!(" {token}"),
+        &format!("{}=.{}.{}", parts[0], parts[1], parts[2]),
+        &format!("{}.{}.{}", deep_header, parts[1], parts[2]),
+        &"a".repeat(MAX_TOKEN_BYTES + 1),
+    ] {
+        assert_eq!(fault(&keys, text), Some(TokenFault::Malformed), "{text}");
+    }
+    for claims in [json!([]), json!("a"), json!(null), json!(1)] {
+        assert_eq!(
+            fault(&keys, &key.token(&claims)),
+            Some(TokenFault::Malformed),
+            "{claims}"
+        );
+    }
+    // Too deep, although it is signed.
+    let mut nested = json!(1);
+    for _ in 0..200 {
+        nested = json!([nested]);
+    }
+    let token = key.token(&json!({ "a": nested }));
+    assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
+}
