@@ -121,7 +121,6 @@ async fn respond(
         target,
         route: &route,
         uri: &edit::rewrite(&route.settings.rewrite, target.origin_form())?,
-        marker: redaction.marker.as_ref(),
     };
     match handshake {
         Some(handshake) => {
@@ -131,6 +130,7 @@ async fn respond(
                 true => handshake,
                 false => handshake.without_compression(),
             };
+            let handshake = handshake.answered_with(redaction.marker.as_deref());
             let first_head = head.first.as_deref();
             open_tunnel(&request, &branches, &parts, &handshake, first_head).await
         }

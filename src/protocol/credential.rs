@@ -8,8 +8,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
+use super::redaction::Redaction;
 use super::sticky_cookie::cookie_values;
 use super::token::tokens;
 use crate::config::model::TokenSource;
@@ -72,25 +74,29 @@ impl Credential {
         &self.0
     }
 
-    /// Removes the token and what marks it from the subprotocols that are offered. Returns the mark, which is what
-    /// the client may get as an answer if the endpoint selects none: browsers end a connection on which nothing that
-    /// they have offered is selected. A subprotocol that has the token in it is never an answer.
-    pub fn take_from_offers<'s>(
+    /// What is removed from the request with this target and these headers before anything else sees it: the token in
+    /// the query and among the subprotocols, and what marks it there. The mark is what the client may get as an
+    /// answer; a subprotocol that has the token in it never is.
+    pub fn redaction(
         &self,
-        sources: &'s [TokenSource],
-        headers: &mut HeaderMap,
-    ) -> Option<&'s str> {
+        sources: &[TokenSource],
+        headers: &HeaderMap,
+        origin_form: &str,
+    ) -> Redaction {
         let (marker, kept) = self.public_offers(sources, headers);
-        if let Some(kept) = kept {
-            headers.remove(SEC_WEBSOCKET_PROTOCOL);
-            // Parts of valid values make a valid value.
-            if let Ok(kept) = HeaderValue::from_bytes(&kept)
-                && !kept.is_empty()
-            {
-                headers.insert(SEC_WEBSOCKET_PROTOCOL, kept);
-            }
+        let public = without_query(sources, origin_form);
+        // Parts of valid texts are valid.
+        let path_and_query = (public != origin_form).then(|| {
+            PathAndQuery::try_from(&*public).unwrap_or_else(|_| PathAndQuery::from_static("/"))
+        });
+        Redaction {
+            path_and_query,
+            subprotocols: kept.map(|kept| {
+                let kept = HeaderValue::from_bytes(&kept).ok();
+                kept.filter(|kept| !kept.is_empty())
+            }),
+            marker: marker.map(Into::into),
         }
-        marker
     }
 
     /// The mark, and the subprotocols without it and the token; `None` if neither is among them.
@@ -357,15 +363,17 @@ mod tests {
                 .iter()
                 .map(|it| ("sec-websocket-protocol", *it))
                 .collect();
-            let mut headers = headers(&lines);
-            let sources = all_sources();
-            let credential = Credential("t".into());
-            assert_eq!(credential.take_from_offers(&sources, &mut headers), marker);
-            let lines: Vec<_> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().collect();
-            let expected: Vec<&str> = kept.into_iter().collect();
-            assert_eq!(lines, expected, "{lines:?}");
+            let redaction = Credential("t".into()).redaction(&all_sources(), &headers(&lines), "/");
+            let left = redaction.subprotocols.as_ref();
+            let left = left.map(|left| left.as_ref().map_or("", |left| left.to_str().unwrap()));
+            assert_eq!(
+                (left, redaction.marker.as_deref()),
+                (kept, marker),
+                "{lines:?}"
+            );
+            assert_eq!(redaction.path_and_query, None);
         };
-        check(&["bearer, t"], None, Some("bearer"));
+        check(&["bearer, t"], Some(""), Some("bearer"));
         check(
             &["chat,bearer, t ,mqtt"],
             Some("chat, mqtt"),
@@ -376,10 +384,10 @@ mod tests {
             Some("chat, mqtt"),
             Some("bearer"),
         );
-        check(&["token.t"], None, None);
+        check(&["token.t"], Some(""), None);
         check(&["token.t, chat"], Some("chat"), None);
         check(&["t, chat, bearer, t"], Some("chat"), Some("bearer"));
-        check(&["chat,  mqtt"], Some("chat,  mqtt"), None);
+        check(&["chat,  mqtt"], None, None);
         check(&[], None, None);
     }
 }

@@ -15,7 +15,7 @@ pub struct Redaction {
     pub subprotocols: Option<Option<HeaderValue>>,
     /// The subprotocol that the client gets if the endpoint selects none: browsers fail a handshake whose offer
     /// gets no answer.
-    pub marker: Option<HeaderValue>,
+    pub marker: Option<Box<str>>,
 }
 
 impl Redaction {

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::http::header::SEC_WEBSOCKET_PROTOCOL;
 use ::http::request::Parts;
 use ::http::{Request, StatusCode};
 
@@ -70,11 +69,7 @@ pub(super) async fn open(
     }
     let facts = facts(routed, &lease, &switch);
     let mut to_client = Vec::with_capacity(USUAL_HEAD_BYTES);
-    let mut edit = routed.response_edit(&lease);
-    if let Some(marker) = routed.marker.filter(|_| switch.subprotocol().is_none()) {
-        edit.add_own(&SEC_WEBSOCKET_PROTOCOL, marker.clone());
-    }
-    switch.write(&mut to_client, &edit);
+    switch.write(&mut to_client, &routed.response_edit(&lease));
     // An endpoint may send frames right behind its 101. They go out with ours, in one write.
     to_client.extend_from_slice(response.read_ahead());
     let read_ahead = response.read_ahead().len();

@@ -28,8 +28,6 @@ pub(super) struct RequestOnRoute<'a> {
     pub(super) route: &'a Route,
     /// Path and query as the endpoint gets them.
     pub(super) uri: &'a str,
-    /// The subprotocol that the client gets if the endpoint selects none, because its credential was behind it.
-    pub(super) marker: Option<&'a HeaderValue>,
 }
 
 impl<'a> RequestOnRoute<'a> {
@@ -82,7 +80,6 @@ impl<'a> RequestOnRoute<'a> {
             upstream: branch.upstream,
             uri: self.uri,
             request_edit,
-            marker: self.marker,
             affinity: branch.affinity,
             sticky_cookie: branch.sticky_cookie,
             facts: self.incoming.facts(),
@@ -101,8 +98,6 @@ pub(super) struct RoutedRequest<'a> {
     pub(super) uri: &'a str,
     /// The changes to the fields of the request.
     pub(super) request_edit: &'a Edit<'a>,
-    /// The subprotocol that the client gets if the endpoint selects none.
-    pub(super) marker: Option<&'a HeaderValue>,
     /// The endpoint that this client should get, if any.
     pub(super) affinity: Affinity,
     /// The valid sticky cookie that the request carries, if any.
