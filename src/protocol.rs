@@ -16,6 +16,7 @@ pub mod proxy_header;
 pub mod certificate;
 pub mod claims;
 pub mod redaction;
+pub mod revoked;
 pub mod sticky_cookie;
 pub mod request_key;
 pub mod trace_context;

@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use super::listener_limits::Gate;
 use crate::config::model::{Keepalive, ListenerLimits, ListenerTimeouts, Trust};
 use crate::drain::Drain;
+use crate::protocol::revoked::RevokedCertificates;
 use crate::quota::failure_reports::FailureReports;
 
 /// A running listener.
@@ -40,6 +41,8 @@ pub struct ListenerSettings {
     pub redirect_to_https: bool,
     /// The header field that describes the client certificate to endpoints.
     pub certificate_header: Option<HeaderName>,
+    /// The client certificates that have been revoked, for requests on connections that are older than the lists.
+    pub revoked: RevokedCertificates,
     /// Limits on connections and handshakes.
     pub limits: ListenerLimits,
     /// TCP keepalive towards clients.

@@ -198,8 +198,8 @@ impl Stream {
             return Ok(None);
         };
         let agreed = stream.get_ref().1;
-        let certificate = match agreed.peer_certificates().and_then(|chain| chain.first()) {
-            Some(first) => Some(ClientCertificate::parse(first).ok_or(UnreadableCertificate)?),
+        let certificate = match agreed.peer_certificates() {
+            Some(chain) => Some(ClientCertificate::parse(chain).ok_or(UnreadableCertificate)?),
             None => None,
         };
         Ok(Some(TlsFacts {

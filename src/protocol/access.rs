@@ -275,6 +275,6 @@ mod tests {
         let name = "spiffe://prod/chat".try_into().unwrap();
         params.subject_alt_names = vec![rcgen::SanType::URI(name)];
         let key = rcgen::KeyPair::generate().unwrap();
-        ClientCertificate::parse(params.self_signed(&key).unwrap().der()).unwrap()
+        ClientCertificate::parse(&[params.self_signed(&key).unwrap().der()]).unwrap()
     }
 }

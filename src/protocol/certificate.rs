@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use aws_lc_rs::digest;
 use http::HeaderValue;
 use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
@@ -31,17 +32,47 @@ pub struct ClientCertificate {
     pub fingerprint: Box<str>,
     /// Its subject alternative names: DNS names in lower case, URIs, addresses of mail.
     pub names: Box<[Box<str>]>,
+    /// The keys of the certificate and of those that it depends on.
+    pub(super) chain: Box<[CertificateKey]>,
     not_after: SystemTime,
 }
 
+/// What distinguishes a certificate from others: the beginning of the SHA-256 of its issuer and its serial number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CertificateKey([u8; 16]);
+
+impl CertificateKey {
+    /// The key of the certificate that `issuer`, a name in DER, has issued with this serial number.
+    pub(super) fn of(issuer: &[u8], serial: &[u8]) -> Self {
+        let mut hashed = digest::Context::new(&digest::SHA256);
+        hashed.update(&(issuer.len() as u64).to_be_bytes());
+        hashed.update(issuer);
+        // A serial number that looks negative has a zero in front.
+        let zeros = serial.iter().take_while(|byte| **byte == 0).count();
+        hashed.update(serial.get(zeros..).unwrap_or_default());
+        let mut key = [0; 16];
+        for (to, from) in key.iter_mut().zip(hashed.finish().as_ref()) {
+            *to = *from;
+        }
+        Self(key)
+    }
+}
+
 impl ClientCertificate {
-    /// Parses a certificate in DER; `None` if it is not valid.
-    pub fn parse(der: &[u8]) -> Option<Self> {
+    /// Parses the first certificate of a chain in DER; `None` if there is none, or if it is not valid.
+    pub fn parse(chain: &[impl AsRef<[u8]>]) -> Option<Self> {
+        let der = chain.first()?.as_ref();
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
+        let keys = chain.iter().filter_map(|each| {
+            let (_, parsed) = X509Certificate::from_der(each.as_ref()).ok()?;
+            let issuer = parsed.issuer().as_raw();
+            Some(CertificateKey::of(issuer, parsed.raw_serial()))
+        });
         Some(Self {
             subject: subject(parsed.subject()).into(),
             fingerprint: CertificateFingerprint::of(der).to_string().into(),
             names: names(&parsed),
+            chain: keys.collect(),
             not_after: CertificateLife::of(&parsed).not_after,
         })
     }
@@ -147,7 +178,7 @@ mod tests {
             params.distinguished_name.push(kind.clone(), *value);
         }
         let key = KeyPair::generate().unwrap();
-        ClientCertificate::parse(params.self_signed(&key).unwrap().der()).unwrap()
+        ClientCertificate::parse(&[params.self_signed(&key).unwrap().der()]).unwrap()
     }
 
     #[test]
@@ -178,6 +209,6 @@ mod tests {
             assert_eq!(&*read.subject, expected);
             assert!(read.header().is_some());
         }
-        assert_eq!(ClientCertificate::parse(b"no certificate"), None);
+        assert_eq!(ClientCertificate::parse(&[b"no certificate"]), None);
     }
 }

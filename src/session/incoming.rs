@@ -147,6 +147,16 @@ impl<'a> IncomingRequest<'a> {
         (!certificate.has_expired(SystemTime::now())).then_some(certificate)
     }
 
+    /// Refuses a certificate that was revoked after the connection began.
+    fn check_revoked(&self) -> Result<(), Rejection> {
+        let tls = self.connection.tls.as_ref();
+        let certificate = tls.and_then(|tls| tls.certificate.as_ref());
+        match certificate.is_some_and(|it| self.settings.revoked.contain(it)) {
+            true => Err(Rejection::CertificateDenied),
+            false => Ok(()),
+        }
+    }
+
     /// The facts for log lines about this request.
     pub(super) fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
@@ -272,6 +282,7 @@ impl<'a> IncomingRequest<'a> {
             };
         };
         let route = self.route.get_or_init(|| Arc::clone(route));
+        self.check_revoked()?;
         let subject = AccessSubject {
             address: self.client.address(),
             is_known: self.client.is_known(),

@@ -250,12 +250,25 @@ async fn revoked_certificates_are_refused_from_the_next_reload_on() {
     let auth = "client_auth = { ca = \"clients.pem\", crl = \"revoked.pem\" }";
     let revoked = setup.clients.revocation_list(&[7], 2100);
     let expired = setup.clients.revocation_list(&[7], 2021);
-    let config = config(echo.address, auth, "");
+    let elsewhere = "[[route]]\npath = \"/elsewhere\"\nredirect = { to = \"https://example.com/\", status = 307 }\n";
+    let config = config(echo.address, auth, "") + elsewhere;
     let proxy = Proxy::start_in(setup.folder, &config).await;
     assert_eq!(status(&proxy, &old).await.unwrap().0, 101);
+    let mut kept = Wire::over(connect(&proxy, &old).await.unwrap());
+    kept.send("GET /elsewhere HTTP/1.1\r\nHost: chat.example.com\r\n\r\n")
+        .await;
+    let (head, _) = kept.reply().await;
+    assert_eq!(head.status(), 307);
     write(&list, &revoked);
     proxy.signal(Signal::HUP);
     proxy.logged_times("certificates reloaded", 1).await;
+    // Nor does a connection help that was there before.
+    kept.send(HANDSHAKE).await;
+    let (head, _) = kept.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (403, Some("certificate-denied"))
+    );
     assert!(status(&proxy, &old).await.is_err());
     assert_eq!(status(&proxy, &new).await.unwrap().0, 101);
     // An expired list says nothing about certificates that were revoked since.

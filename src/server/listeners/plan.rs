@@ -14,6 +14,7 @@ use crate::net::listen_error::ListenFailure;
 use crate::net::listener::ListenerSettings;
 use crate::net::tls::{self, TlsError};
 use crate::net::tls_tickets::TicketKeys;
+use crate::protocol::revoked::RevokedCertificates;
 use crate::server::errors::ListenError;
 
 /// A listener as it will run.
@@ -130,6 +131,9 @@ impl Listeners {
         })?;
         let (tls, tickets) = secured.unzip();
         let tickets = tickets.flatten();
+        let auth = listener.tls.as_ref();
+        let auth = auth.and_then(|tls| tls.client_auth.as_ref());
+        let revoked = auth.map(|auth| RevokedCertificates::of(&auth.revocations.lists));
         Ok(PlannedListener {
             name: Arc::clone(&listener.name),
             is_drained: self.drained.contains_key(&listener.name) && !has_passed(listener),
@@ -142,10 +146,8 @@ impl Listeners {
                 trust: listener.trust.clone(),
                 redirect_to_https: listener.redirect_to_https,
                 limits: listener.limits,
-                certificate_header: listener
-                    .tls
-                    .as_ref()
-                    .and_then(|tls| tls.client_auth.as_ref()?.header.clone()),
+                certificate_header: auth.and_then(|auth| auth.header.clone()),
+                revoked: revoked.unwrap_or_default(),
                 keepalive: listener.keepalive,
                 timeouts: listener.timeouts,
             },
