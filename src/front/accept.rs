@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::http;
 use crate::net::admission::ConnectionPermit;
@@ -19,6 +21,7 @@ use crate::net::certificate_fault::in_words_of_io;
 use crate::net::first_byte::first_byte;
 use crate::net::listener::{Listener, ListenerSettings};
 use crate::net::listener_limits::{LimitReached, ListenerPermit};
+use crate::net::managed_certificates::asks_for_challenge;
 use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream, UnreadableCertificate};
 use crate::net::tls_failure::TlsFailure;
@@ -132,6 +135,8 @@ enum PrepareError {
     TlsTimeout,
     #[error("{}", in_words_of_io(.0))]
     Tls(io::Error),
+    #[error("no challenge of a certificate authority is open for the name")]
+    NoChallenge,
     #[error(transparent)]
     Certificate(#[from] UnreadableCertificate),
     #[error("the TLS handshake waited too long for others to finish (`handshakes_at_once`)")]
@@ -223,6 +228,7 @@ fn tls_failed(entrance: &Entrance<'_>, origin: &ConnectionOrigin, error: &Prepar
         PrepareError::Certificate(_) => {
             (RefusedConnection::Tls, Some(TlsFailure::ClientCertificate))
         }
+        PrepareError::NoChallenge => (RefusedConnection::Tls, Some(TlsFailure::Validation)),
         PrepareError::Tls(error) => (RefusedConnection::Tls, Some(TlsFailure::of(error))),
         _ => (RefusedConnection::Tls, Some(TlsFailure::Closed)),
     };
@@ -231,8 +237,8 @@ fn tls_failed(entrance: &Entrance<'_>, origin: &ConnectionOrigin, error: &Prepar
         counts.tls_failures.at(failure as usize).add(1);
     }
     // A load balancer that looks whether the port is open, or a connection that a browser opened in
-    // advance.
-    if refused == RefusedConnection::Empty {
+    // advance; or a scanner that tries all protocols.
+    if refused == RefusedConnection::Empty || failure == Some(TlsFailure::Validation) {
         return;
     }
     let reason = failure.map_or(refused.token(), TlsFailure::token);
@@ -349,7 +355,7 @@ async fn secure(
     let permit = tokio::time::timeout(limit, permit).await;
     let permit = permit.map_err(|_| PrepareError::TlsQueueTimeout)??;
     let deadline = Instant::now() + limit;
-    let mut handshake = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
+    let mut handshake = std::pin::pin!(handshake(tls, socket));
     // The permit limits how many handshakes compete for the CPU. A client that is slow to continue
     // does not use any, so it loses the permit soon and goes on without.
     let soon = tokio::time::timeout(PERMIT_TIMEOUT.min(limit), &mut handshake).await;
@@ -360,6 +366,21 @@ async fn secure(
             .await
             .map_err(|_| PrepareError::TlsTimeout)?,
     };
-    let stream = done.map_err(PrepareError::Tls)?;
-    Ok(Stream::Client(Box::new(stream)))
+    Ok(Stream::Client(Box::new(done?)))
+}
+
+async fn handshake(
+    tls: &Arc<ServerConfig>,
+    socket: Socket,
+) -> Result<TlsStream<Socket>, PrepareError> {
+    let begun = LazyConfigAcceptor::new(Acceptor::default(), socket).await;
+    let begun = begun.map_err(PrepareError::Tls)?;
+    let validates = asks_for_challenge(&begun.client_hello());
+    let done = begun.into_stream(Arc::clone(tls)).await;
+    done.map_err(|error| match TlsFailure::of(&error) {
+        TlsFailure::NoCertificate | TlsFailure::Incompatible if validates => {
+            PrepareError::NoChallenge
+        }
+        _ => PrepareError::Tls(error),
+    })
 }

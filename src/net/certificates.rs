@@ -5,14 +5,13 @@
 //! configuration, and certificates that tidegate obtains by itself are brought here by the control runtime.
 
 use std::collections::HashMap;
-use std::iter;
 use std::sync::Arc;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, SignatureScheme};
 
-use super::managed_certificates::{ALPN_ACME, CertificateSlot, ManagedCertificates};
+use super::managed_certificates::{CertificateSlot, ManagedCertificates, asks_for_challenge};
 use crate::config::model::{ChallengeKind, HostPattern, ListenerCertificate, ListenerTls};
 
 /// The certificates of a listener.
@@ -118,9 +117,7 @@ fn answers_challenges(tls: &ListenerTls) -> bool {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if let Some(managed) = &self.challenges
-            && hello
-                .alpn()
-                .is_some_and(|offered| offered.eq(iter::once(ALPN_ACME)))
+            && asks_for_challenge(&hello)
         {
             return managed.challenges.tls_answer(hello.server_name()?);
         }

@@ -5,10 +5,12 @@
 //! challenges is the matter of the layer `acme`.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::server::ClientHello;
 use rustls::sign::CertifiedKey;
 
 /// The protocol of a `tls-alpn-01` validation in ALPN (RFC 8737 section 4).
@@ -16,6 +18,12 @@ pub const ALPN_ACME: &[u8] = b"acme-tls/1";
 
 /// The path below which authorities ask for the answers of `http-01` (RFC 8555 section 8.3).
 pub const HTTP_CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
+
+/// Whether the client wants to validate a name by `tls-alpn-01`, and nothing else.
+pub fn asks_for_challenge(hello: &ClientHello<'_>) -> bool {
+    let offered = hello.alpn();
+    offered.is_some_and(|offered| offered.eq(iter::once(ALPN_ACME)))
+}
 
 /// All managed certificates and open challenges of the process. They outlive reloads.
 #[derive(Debug, Default)]

@@ -26,13 +26,15 @@ pub enum TlsFailure {
     NotTls,
     /// There is no certificate for the name yet.
     NoCertificate,
+    /// The client wants to validate a name by `tls-alpn-01`, and no challenge is open for it.
+    Validation,
     /// Anything else.
     Other,
 }
 
 impl TlsFailure {
     /// All causes, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::CertificateRejected,
         Self::Closed,
         Self::Timeout,
@@ -41,6 +43,7 @@ impl TlsFailure {
         Self::ClientCertificate,
         Self::NotTls,
         Self::NoCertificate,
+        Self::Validation,
         Self::Other,
     ];
 
@@ -55,6 +58,7 @@ impl TlsFailure {
             Self::ClientCertificate => "client-certificate",
             Self::NotTls => "not-tls",
             Self::NoCertificate => "no-certificate",
+            Self::Validation => "validation",
             Self::Other => "other",
         }
     }
@@ -91,6 +95,9 @@ impl TlsFailure {
             }
             Self::NoCertificate => {
                 "tidegate has not obtained a certificate for the name yet: `tidegate certificates` shows why"
+            }
+            Self::Validation => {
+                "scanners do this; if it was your certificate authority, another node has asked it to, or it came late"
             }
             Self::Other => "the client's TLS library may be faulty",
         }
