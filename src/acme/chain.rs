@@ -9,11 +9,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use zeroize::Zeroizing;
 
-use crate::config::model::{CertificateLife, HostPattern, KeyType};
+use crate::config::model::{CertificateLife, HostPattern, KeyType, host_names, issuer_name};
 use crate::net::managed_certificates::ServedCertificate;
 
 /// What begins the line with the URL of the directory. Readers of PEM skip it.
@@ -79,12 +79,12 @@ impl IssuedCertificate {
         Ok(Self {
             served: ServedCertificate {
                 certified: Arc::new(certified),
-                issuer: issuer(&parsed).into(),
+                issuer: issuer_name(&parsed).into(),
                 not_before: life.not_before,
                 not_after: life.not_after,
                 is_self_signed: false,
             },
-            names: names(&parsed),
+            names: host_names(&parsed),
             facts: IssuedFacts {
                 life,
                 directory: directory(pem).into(),
@@ -174,28 +174,6 @@ fn directory(pem: &[u8]) -> String {
     let first = lines.next().and_then(|line| str::from_utf8(line).ok());
     let directory = first.and_then(|line| line.strip_prefix(DIRECTORY_LINE));
     directory.unwrap_or_default().to_owned()
-}
-
-fn issuer(certificate: &X509Certificate<'_>) -> String {
-    let mut common = certificate.issuer().iter_common_name();
-    let common = common.next().and_then(|name| name.as_str().ok());
-    // It is shown to operators.
-    common
-        .unwrap_or_default()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(100)
-        .collect()
-}
-
-fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let alternative = certificate.subject_alternative_name().ok().flatten();
-    let names = alternative.map(|extension| &extension.value.general_names);
-    let dns = names.into_iter().flatten().filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        _ => None,
-    });
-    dns.collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod acme;
 mod admin;
 mod auth;
 mod certificate_life;
+mod certificate_names;
 mod client_certificate;
 mod fingerprint;
 mod headers;
@@ -32,6 +33,7 @@ pub use self::auth::{
     AuthConfig, AuthMethod, AuthService, ClaimRule, TokenConfig, TokenKeys, TokenSource,
 };
 pub use self::certificate_life::CertificateLife;
+pub use self::certificate_names::{host_names, issuer_name};
 pub use self::client_certificate::{CertificateRule, ClientAuth, NamePattern, Revocations};
 pub use self::fingerprint::CertificateFingerprint;
 pub use self::headers::{

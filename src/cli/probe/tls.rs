@@ -10,7 +10,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use serde_json::json;
-use tidegate::config::model::Roots;
+use tidegate::config::model::{Roots, host_names, issuer_name};
 use tidegate::net::certificate_fault::{certificate_in_words, in_words};
 use tidegate::net::server_verifier::ServerVerifier;
 use tidegate::net::stream::{Socket, Stream};
@@ -212,7 +212,7 @@ fn of_certificate(findings: Findings, seen: Option<&ShownCertificate>) -> Findin
         return findings.line("the certificate is not valid");
     };
     let names = names(&certificate);
-    let issuer = printable(&certificate.issuer().to_string());
+    let issuer = printable(&issuer_name(&certificate));
     let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
     let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end));
     let until = end.map_or_else(String::new, |end| {
@@ -253,15 +253,14 @@ fn away(end: SystemTime) -> String {
 /// The names that a certificate is valid for, or else its subject.
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let alternative = certificate.subject_alternative_name().ok().flatten();
-    let names = alternative.map_or(&[][..], |extension| &extension.value.general_names);
-    let names: Vec<String> = names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(printable(name)),
-            GeneralName::IPAddress(bytes) => address(bytes),
-            _ => None,
-        })
-        .collect();
+    let addresses = alternative.map_or(&[][..], |extension| &extension.value.general_names);
+    let addresses = addresses.iter().filter_map(|name| match name {
+        GeneralName::IPAddress(bytes) => address(bytes),
+        _ => None,
+    });
+    let names = host_names(certificate).into_iter();
+    let names = names.map(|name| printable(&name));
+    let names: Vec<String> = names.chain(addresses).collect();
     if names.is_empty() {
         return vec![printable(&certificate.subject().to_string())];
     }

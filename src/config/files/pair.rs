@@ -9,10 +9,10 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use super::{contains, unwanted};
-use crate::config::model::{CertificateConfig, CertificateLife, HostPattern};
+use crate::config::model::{CertificateConfig, CertificateLife, host_names, issuer_name};
 use crate::config::value;
 
 /// An error of a certificate and its key, with the file that causes it.
@@ -94,17 +94,19 @@ pub(in crate::config) fn certificate(
             )),
         });
     }
-    let facts = CertificateFacts::of(first);
+    let life = CertificateLife::of(first);
+    let names = host_names(first).into_iter();
+    let names = names.filter_map(|name| value::host(&name).ok());
     let doubts = doubts(cert, first, issuers);
     Ok((
         CertificateConfig {
             cert: cert.to_owned(),
             key: key.to_owned(),
             certified: Arc::new(CertifiedKey::new(chain.clone(), signing)),
-            names: facts.names,
-            issuer: facts.issuer,
-            not_before: facts.life.not_before,
-            not_after: facts.life.not_after,
+            names: names.collect(),
+            issuer: issuer_name(first).into(),
+            not_before: life.not_before,
+            not_after: life.not_after,
         },
         doubts,
     ))
@@ -140,52 +142,6 @@ fn doubts(
         below = issuer;
     }
     doubts
-}
-
-/// The host names of a certificate: its subject alternative names, or else its common name.
-fn names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
-    let alternative = certificate.subject_alternative_name().ok().flatten();
-    let alternative = alternative.map(|extension| &extension.value.general_names);
-    let written: Vec<&str> = match alternative {
-        Some(names) => names
-            .iter()
-            .filter_map(|name| match name {
-                GeneralName::DNSName(name) => Some(*name),
-                _ => None,
-            })
-            .collect(),
-        None => certificate
-            .subject()
-            .iter_common_name()
-            .filter_map(|name| name.as_str().ok())
-            .collect(),
-    };
-    written
-        .into_iter()
-        .filter_map(|name| value::host(name).ok())
-        .collect()
-}
-
-/// What is read from an end-entity certificate.
-struct CertificateFacts {
-    names: Vec<HostPattern>,
-    issuer: Box<str>,
-    life: CertificateLife,
-}
-
-impl CertificateFacts {
-    fn of(certificate: &X509Certificate<'_>) -> Self {
-        let issuer = certificate.issuer();
-        let mut common = issuer.iter_common_name();
-        let common = common.find_map(|name| name.as_str().ok());
-        Self {
-            names: names(certificate),
-            issuer: common
-                .map_or_else(|| issuer.to_string(), str::to_owned)
-                .into(),
-            life: CertificateLife::of(certificate),
-        }
-    }
 }
 
 #[cfg(test)]
