@@ -51,6 +51,8 @@ pub(crate) struct CaHistory {
     pub(crate) window_polls: usize,
     /// The payload of the latest new order.
     pub(crate) last_order: Value,
+    /// The contacts that accounts were changed to.
+    pub(crate) contacts: Vec<Value>,
     /// How names were validated.
     pub(crate) validated: Vec<String>,
 }
