@@ -46,7 +46,7 @@ use self::status::{CertificateStatus, OrderFailureStatus};
 use self::store::StoreError;
 use self::store::folder::FolderStore;
 use crate::config::model::{AcmeConfig, ManagedCertificate};
-use crate::https_client::counters::ClientCounters;
+use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::managed_certificates::ManagedCertificates;
 use crate::upstream::connect::Connector;
 
@@ -89,12 +89,18 @@ pub struct TrialCertificate {
 
 impl AcmeKeepers {
     /// None yet; they will run on `control`, and serve certificates and challenges through `managed`.
-    pub fn new(control: Handle, managed: Arc<ManagedCertificates>, connector: Connector) -> Self {
+    /// Requests to authorities are counted in `services`.
+    pub fn new(
+        control: Handle,
+        managed: Arc<ManagedCertificates>,
+        connector: Connector,
+        services: &Arc<ServiceTraffic>,
+    ) -> Self {
         let board = Arc::new(ChallengeBoard::new(Arc::clone(&managed)));
         Self {
             control,
             managed,
-            shared: AuthorityParts::new(board, connector),
+            shared: AuthorityParts::new(board, connector, services),
             parts: KeeperParts::default(),
             changes: watch::Sender::new(0),
             authorities: HashMap::new(),
@@ -197,16 +203,6 @@ impl AcmeKeepers {
     /// The orders so far.
     pub fn counters(&self) -> &Arc<OrderCounters> {
         &self.parts.counters
-    }
-
-    /// The requests to authorities so far.
-    pub fn requests(&self) -> &Arc<ClientCounters> {
-        &self.shared.requests
-    }
-
-    /// The requests so far to services that publish DNS records.
-    pub fn dns_requests(&self) -> &Arc<ClientCounters> {
-        &self.shared.dns_requests
     }
 
     /// Changes whenever something else is served, or the status of a certificate has changed.

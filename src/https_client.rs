@@ -6,6 +6,7 @@
 
 pub mod counters;
 pub mod origin;
+pub mod service_traffic;
 
 use std::io;
 use std::net::SocketAddr;
@@ -167,8 +168,19 @@ impl HttpsClient {
                 limit: self.timeout,
             }),
         };
-        let is_success = matches!(&result, Ok(response) if !response.status().is_server_error());
-        self.counters.count(is_success, started.elapsed());
+        let failure = match &result {
+            Ok(response) if response.status().is_server_error() => Some(format!(
+                "`{}` responds with {}",
+                origin.host,
+                response.status()
+            )),
+            Ok(_) => None,
+            Err(error) => Some(with_causes(error)),
+        };
+        self.counters.count(failure.as_deref(), started.elapsed());
+        if let Some(failure) = failure {
+            self.counters.report(&failure);
+        }
         result
     }
 

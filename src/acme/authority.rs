@@ -12,7 +12,7 @@ use super::dns::{RecordAction, change_record};
 use super::errors::AcmeError;
 use super::store::{CertificateStore, ItemKind};
 use crate::config::model::{AcmeConfig, ChallengeKind, DnsMeans, Roots};
-use crate::https_client::counters::ClientCounters;
+use crate::https_client::service_traffic::ServiceTraffic;
 use crate::https_client::{HttpsClient, HttpsClientError};
 use crate::upstream::connect::Connector;
 
@@ -30,21 +30,22 @@ pub(super) struct AuthorityParts {
     pub(super) board: Arc<ChallengeBoard>,
     pub(super) orders: Arc<Semaphore>,
     pub(super) connector: Connector,
-    /// Requests to authorities.
-    pub(super) requests: Arc<ClientCounters>,
-    /// Requests to services that publish TXT records.
-    pub(super) dns_requests: Arc<ClientCounters>,
+    /// Where requests to authorities, and to services that publish TXT records, are counted.
+    pub(super) services: Arc<ServiceTraffic>,
 }
 
 impl AuthorityParts {
-    pub(super) fn new(board: Arc<ChallengeBoard>, connector: Connector) -> Self {
+    pub(super) fn new(
+        board: Arc<ChallengeBoard>,
+        connector: Connector,
+        services: &Arc<ServiceTraffic>,
+    ) -> Self {
         Self {
             node: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)).into(),
             board,
             orders: Arc::new(Semaphore::new(MAX_ORDERS)),
             connector,
-            requests: Arc::default(),
-            dns_requests: Arc::default(),
+            services: Arc::clone(services),
         }
     }
 }
@@ -63,14 +64,15 @@ pub(super) struct Authority<S> {
 impl<S: CertificateStore> Authority<S> {
     pub(super) fn new(config: &Arc<AcmeConfig>, store: S, parts: AuthorityParts) -> Self {
         let shown = |error: HttpsClientError| error.to_string();
-        let requests = Arc::clone(&parts.requests);
+        let service = format!("acme/{}", config.name);
+        let requests = parts.services.of(&service);
         let client = HttpsClient::new(parts.connector.clone(), &config.roots, requests);
         let dns_client = config.dns.as_ref().map(|publisher| {
             let roots = match &publisher.by {
                 DnsMeans::Hook(_) => Roots::Given(Vec::new()),
                 DnsMeans::Service { .. } => Roots::Platform,
             };
-            let requests = Arc::clone(&parts.dns_requests);
+            let requests = parts.services.of(&format!("{service}/dns"));
             let client = HttpsClient::new(parts.connector.clone(), &roots, requests);
             client.map(HttpsClient::allow_plain).map_err(shown)
         });

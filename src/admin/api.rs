@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod probes;
+pub mod services;
 pub mod certificates;
 pub mod status;
 pub mod listeners;

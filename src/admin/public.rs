@@ -102,6 +102,7 @@ impl View {
                 older: &older,
                 excess: &excess,
                 drained: &drained,
+                services: &self.shared.services,
                 orders: &self.acme_orders,
                 probes: &self.shared.probes,
             },

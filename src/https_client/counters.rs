@@ -1,27 +1,55 @@
-//! What is counted of the requests of one purpose.
+//! What is counted of the requests to one service.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::quota::failure_reports::FailureReports;
 
 /// The upper bounds of the buckets of latency, in seconds; one more bucket has the rest.
 pub const LATENCY_BOUNDS: [f64; 8] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0];
 
-/// The requests of one purpose so far.
+/// The requests to one service so far.
 #[derive(Debug, Default)]
 pub struct ClientCounters {
+    pub(super) service: Arc<str>,
+    pub(super) reports: Arc<FailureReports>,
     succeeded: AtomicU64,
     failed: AtomicU64,
     buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     microseconds: AtomicU64,
+    failure: Mutex<Option<ServiceFailure>>,
+}
+
+/// A request that has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFailure {
+    /// Why.
+    pub error: Box<str>,
+    /// When.
+    pub at: SystemTime,
 }
 
 impl ClientCounters {
-    pub(super) fn count(&self, is_success: bool, took: Duration) {
-        let counter = match is_success {
-            true => &self.succeeded,
-            false => &self.failed,
+    pub(super) fn new(service: &Arc<str>, reports: &Arc<FailureReports>) -> Self {
+        Self {
+            service: Arc::clone(service),
+            reports: Arc::clone(reports),
+            ..Self::default()
+        }
+    }
+
+    /// Counts a request that took this long; `error` says why it has failed, if it has.
+    pub(super) fn count(&self, error: Option<&str>, took: Duration) {
+        let counter = match error {
+            None => &self.succeeded,
+            Some(_) => &self.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        *self.latest() = error.map(|error| ServiceFailure {
+            error: error.into(),
+            at: SystemTime::now(),
+        });
         let seconds = took.as_secs_f64();
         let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < seconds);
         if let Some(bucket) = self.buckets.get(bucket) {
@@ -29,6 +57,11 @@ impl ClientCounters {
         }
         let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.microseconds.fetch_add(microseconds, Ordering::Relaxed);
+    }
+
+    /// The name of the service in metrics and logs.
+    pub fn service(&self) -> &str {
+        &self.service
     }
 
     /// Requests with a response that is not a failure of the service.
@@ -39,6 +72,11 @@ impl ClientCounters {
     /// Requests without a response, or with one that is a failure of the service.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// How the latest request has failed; `None` if it has not.
+    pub fn failure(&self) -> Option<ServiceFailure> {
+        self.latest().clone()
     }
 
     /// How many requests took this long: per bucket of [`LATENCY_BOUNDS`], and beyond.
@@ -52,6 +90,10 @@ impl ClientCounters {
     pub fn total_time(&self) -> Duration {
         Duration::from_micros(self.microseconds.load(Ordering::Relaxed))
     }
+
+    fn latest(&self) -> std::sync::MutexGuard<'_, Option<ServiceFailure>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -61,11 +103,14 @@ mod tests {
     #[test]
     fn requests_are_counted_by_result_and_time() {
         let counters = ClientCounters::default();
-        counters.count(true, Duration::from_millis(10));
-        counters.count(true, Duration::from_millis(11));
-        counters.count(false, Duration::from_secs(31));
+        counters.count(None, Duration::from_millis(10));
+        counters.count(None, Duration::from_millis(11));
+        counters.count(Some("no response"), Duration::from_secs(31));
         assert_eq!((counters.succeeded(), counters.failed()), (2, 1));
         assert_eq!(counters.latencies(), [1, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(counters.total_time(), Duration::from_millis(31_021));
+        assert_eq!(&*counters.failure().unwrap().error, "no response");
+        counters.count(None, Duration::ZERO);
+        assert_eq!(counters.failure(), None);
     }
 }

@@ -61,6 +61,20 @@ pub struct HistogramSum {
 }
 
 impl HistogramSum {
+    /// Of the numbers of observations in each bucket, the last of which has no bound.
+    pub fn from_counts(bounds: &[f64], counts: &[u64], total: Duration) -> Self {
+        let mut count = 0;
+        let cumulated = bounds.iter().zip(counts).map(|(bound, bucket)| {
+            count += bucket;
+            (*bound, count)
+        });
+        Self {
+            buckets: cumulated.collect(),
+            count: counts.iter().sum(),
+            sum: total.as_secs_f64(),
+        }
+    }
+
     /// The sum of these histograms.
     pub fn of<'a, const N: usize>(
         bounds: &Bounds<N>,
@@ -103,5 +117,7 @@ mod tests {
         let sum = HistogramSum::of(bounds, [&one, &two].into_iter());
         assert_eq!(sum.buckets, [(1.0, 2), (10.0, 3)]);
         assert_eq!((sum.count, sum.sum), (4, 14.0));
+        let same = HistogramSum::from_counts(bounds, &[2, 1, 1], Duration::from_secs(14));
+        assert_eq!(same, sum);
     }
 }

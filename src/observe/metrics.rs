@@ -9,6 +9,7 @@ mod listeners;
 mod probes;
 mod process;
 mod routes;
+mod services;
 mod tunnels;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use super::counters::Counters;
 use super::exposition::{Exposition, Format};
 use super::process::ProcessStatus;
 use crate::acme::counters::OrderCounters;
+use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::admission::Admission;
 use crate::net::memory::MemoryFigures;
 use crate::probe::RouteProbes;
@@ -55,6 +57,8 @@ pub struct MetricSources<'a> {
     pub excess: &'a [(Arc<str>, usize)],
     /// Listeners, and whether each is drained by an operator.
     pub drained: &'a [(Arc<str>, bool)],
+    /// The requests to services that the process depends on.
+    pub services: &'a ServiceTraffic,
     /// The orders for certificates so far.
     pub orders: &'a OrderCounters,
     /// The results of the probes of routes.
@@ -67,6 +71,7 @@ pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     let gathered = Gathered::from(sources.workers);
     process::write_process(&mut metrics, sources);
     certificates::write_certificates(&mut metrics, sources);
+    services::write_services(&mut metrics, sources.services);
     listeners::write_listeners(&mut metrics, &gathered);
     listeners::write_drained(&mut metrics, sources.drained);
     routes::write_requests(&mut metrics, &gathered);

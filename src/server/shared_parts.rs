@@ -54,7 +54,7 @@ impl Base {
         ));
         let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));
         let (managed, connector) = (Arc::clone(&shared.managed), shared.connector.clone());
-        let mut keepers = AcmeKeepers::new(Handle::current(), managed, connector);
+        let mut keepers = AcmeKeepers::new(Handle::current(), managed, connector, &shared.services);
         // What was obtained earlier is served to the first client.
         let loaded = keepers.load(&config.managed_certificates()).await;
         loaded.or_else(|error| match has_predecessor {

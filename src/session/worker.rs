@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::tunnel_record::TunnelRecord;
 use crate::drain::Tasks;
+use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::managed_certificates::ManagedCertificates;
 use crate::net::memory::MemoryGauge;
 use crate::net::tls_handshakes::Handshakes;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub connector: Connector,
     /// The certificates that tidegate obtains by itself, and its answers to the challenges of authorities.
     pub managed: Arc<ManagedCertificates>,
+    /// The requests to services that the process depends on, such as certificate authorities.
+    pub services: Arc<ServiceTraffic>,
     /// The lookups of endpoint discovery.
     pub discovery: LookupCounters,
     /// The results of the probes of routes.
@@ -59,6 +62,7 @@ impl Shared {
             memory: MemoryGauge::default(),
             connector,
             managed: Arc::default(),
+            services: Arc::default(),
             discovery: LookupCounters::default(),
             probes: RouteProbes::default(),
             process: Arc::default(),

@@ -199,6 +199,7 @@ async fn failures_of_the_authority_are_reported_as_what_they_are() {
         ),
     ] {
         let (ca, state) = authority_and_state().await;
+        let is_outage = failure.status >= 500;
         ca.change(|settings| settings.failures.push_back(failure));
         let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |authority| {
             authority.until_issued = UntilIssued::SelfSigned;
@@ -212,6 +213,12 @@ async fn failures_of_the_authority_are_reported_as_what_they_are() {
         assert_eq!(failure.in_a_row, 1);
         assert_eq!(node.keepers.counters().get(result), 1);
         assert!(failed.served.unwrap().is_self_signed);
+        let requests = node.services.of("acme/ca");
+        assert_eq!(requests.failed(), u64::from(is_outage));
+        assert!(requests.succeeded() > 0);
+        let error = requests.failure().map(|it| it.error);
+        let status = "`localhost` responds with 503 Service Unavailable";
+        assert_eq!(error.as_deref(), is_outage.then_some(status));
         let planned = node.until("a plan", |status| {
             let next = status.next_attempt.unwrap_or(SystemTime::UNIX_EPOCH);
             let wait = next
@@ -428,4 +435,53 @@ async fn another_directory_is_not_kept_waiting_by_the_one_before() {
     })
     .await;
     assert_eq!(production.history().issued, 1);
+}
+
+#[tokio::test]
+async fn trials_use_the_account_that_is_bound_to_an_external_one() {
+    let ca = AcmeCa::start(CaSettings {
+        external_account: Some("key-1"),
+        ..CaSettings::default()
+    })
+    .await;
+    let state = tempfile::tempdir().unwrap();
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |authority| {
+        authority.external_account = Some(ExternalAccount {
+            id: "key-1".into(),
+            key: Secret::new(vec![7; 32].into()),
+        });
+    });
+    let mut node = AcmeNode::start().await;
+    let wanted = [certificate];
+    node.keepers.load(&wanted).await.unwrap();
+    for _ in 0..2 {
+        let trial = node.keepers.try_at_staging("a.example.com");
+        within("the trial", trial).await.unwrap();
+    }
+    node.keepers.apply(&wanted);
+    node.until_issued().await;
+    assert_eq!(ca.history().accounts, 1);
+}
+
+#[tokio::test]
+async fn a_changed_address_is_sent_to_the_authority() {
+    let (ca, state) = authority_and_state().await;
+    let with = |email: &'static str| {
+        wanted(&ca, state.path(), &["a.example.com"], DNS, |authority| {
+            authority.email = Some(email.into());
+        })
+    };
+    let node = AcmeNode::keeping(&ca, &[with("ops@example.com")]).await;
+    node.until_issued().await;
+    drop(node);
+    let node = AcmeNode::keeping(&ca, &[with("new@example.com")]).await;
+    until("the new address", || !ca.history().contacts.is_empty()).await;
+    node.keepers.renew_now("a.example.com");
+    until("the renewal", || ca.history().issued == 2).await;
+    let history = ca.history();
+    assert_eq!(
+        history.contacts,
+        [serde_json::json!(["mailto:new@example.com"])]
+    );
+    assert_eq!(history.accounts, 1);
 }

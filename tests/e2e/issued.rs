@@ -115,6 +115,13 @@ async fn certificates_are_obtained_renewed_and_tried_while_tunnels_stay() {
         assert_eq!(tunnel.head().await.status(), 101);
         // No challenge is open any more.
         assert!(managed.presented(b"acme-tls/1").await.is_none());
+        // A scanner may ask for one at any time.
+        let failed = "TLS handshake failed; each reason is logged at most once a minute";
+        assert!(managed.proxy.logged_by_now(failed).await.is_empty());
+        let status = managed.operator.get("/v1/status").await;
+        let service = &status["services"][0];
+        assert_eq!(service["service"], "acme/ca", "{status}");
+        assert!(service["succeeded"].as_u64() > Some(0) && service["last_error"].is_null());
 
         let order = json!({ "name": "chat.example.com" });
         let (status, tried) = managed.operator.post("/v1/certificates/try", &order).await;

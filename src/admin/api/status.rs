@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::probes::{self, ProbeInfo};
+use super::services::{self, ServiceInfo};
 use crate::admin::closing::{DisplacedInfo, JobInfo, displaced};
 use crate::admin::generations::GenerationReport;
 use crate::admin::view::View;
@@ -73,6 +74,9 @@ pub struct StatusInfo {
     /// What is wrong with certificates: those that expire soon, or could not be obtained.
     #[serde(default)]
     pub certificate_problems: Vec<String>,
+    /// The services that tidegate depends on, such as certificate authorities, and how requests to them went.
+    #[serde(default)]
+    pub services: Vec<ServiceInfo>,
     /// The latest probe of each route that has `probe`.
     #[serde(default)]
     pub probes: Vec<ProbeInfo>,
@@ -170,6 +174,7 @@ pub fn status(view: &View) -> StatusInfo {
         endpoints_up,
         certificates: certificates(view),
         certificate_problems: certificate_problems(view),
+        services: services::services(view),
         probes: probes::probes(view),
         jobs: jobs.clone(),
         displaced: displaced.clone(),

@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tidegate::admin::api::listeners::ListenerInfo;
 use tidegate::admin::api::operation::Operation;
+use tidegate::admin::api::services::ServiceInfo;
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
 use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo};
 use tidegate::admin::closing::{DisplacedInfo, JobInfo, RemovedKind, TunnelFate};
@@ -171,6 +172,7 @@ fn overview(status: &StatusInfo) -> String {
     }
     let problems = status.certificate_problems.iter();
     lines.extend(problems.map(|it| harmless(it)));
+    lines.extend(status.services.iter().filter_map(of_service));
     lines.extend(of_probes(&status.probes));
     lines.extend(in_progress(status));
     let dropped = status.log_dropped + status.access_log_dropped;
@@ -180,6 +182,16 @@ fn overview(status: &StatusInfo) -> String {
         ));
     }
     lines.join("\n") + "\n"
+}
+
+/// A service that did not answer the latest request.
+fn of_service(service: &ServiceInfo) -> Option<String> {
+    let error = service.last_error.as_deref()?;
+    let at = service.last_error_at.as_deref().unwrap_or_default();
+    let (name, error) = (harmless(&service.service), harmless(error));
+    Some(format!(
+        "the latest request to {name} failed at {at}: {error}"
+    ))
 }
 
 /// What is in progress: older generations that drain, and close jobs.

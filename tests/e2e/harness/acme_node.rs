@@ -15,6 +15,7 @@ use tidegate::config::model::{
     AcmeConfig, ChallengeKind, DnsMeans, DnsPublisher, HostPattern, KeyType, ManagedCertificate,
     Roots, UntilIssued,
 };
+use tidegate::https_client::service_traffic::ServiceTraffic;
 use tidegate::net::managed_certificates::{ManagedCertificates, ServedCertificate};
 use tidegate::upstream::connect::Connector;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +30,7 @@ use super::within;
 pub(crate) struct AcmeNode {
     pub(crate) keepers: AcmeKeepers,
     pub(crate) managed: Arc<ManagedCertificates>,
+    pub(crate) services: Arc<ServiceTraffic>,
     pub(crate) http_port: u16,
     pub(crate) tls_port: u16,
 }
@@ -36,9 +38,12 @@ pub(crate) struct AcmeNode {
 impl AcmeNode {
     pub(crate) async fn start() -> Self {
         let managed = Arc::new(ManagedCertificates::default());
-        let control = Handle::current();
+        let services = Arc::new(ServiceTraffic::default());
+        let (control, connector) = (Handle::current(), Connector::default());
+        let shared = Arc::clone(&managed);
         Self {
-            keepers: AcmeKeepers::new(control, Arc::clone(&managed), Connector::default()),
+            keepers: AcmeKeepers::new(control, shared, connector, &services),
+            services,
             http_port: answer_http(Arc::clone(&managed)).await,
             tls_port: answer_tls(Arc::clone(&managed)).await,
             managed,
