@@ -1,5 +1,5 @@
-// What scanners say of TLS as it is without any configuration: sslscan and testssl.sh find nothing of
-// medium severity or worse, and OpenSSL resumes its sessions.
+// What scanners say of TLS as it is without any configuration, and of a listener that answers certificate authorities:
+// sslscan and testssl.sh find nothing of medium severity or worse, and OpenSSL resumes its sessions.
 
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { execFileSync } from 'node:child_process'
@@ -28,20 +28,32 @@ crlDistributionPoints=URI:http://localhost/none
 
 await main(async (check) => {
   certify()
-  const port = await freePort()
+  const ports = { main: await freePort(), acme: await freePort() }
   writeFileSync(join(folder, 'tidegate.toml'), `
+[acme.away]
+directory = "https://127.0.0.1:1/directory"
+terms_agreed = true
+state = "state"
 [listener.main]
-bind = ["127.0.0.1:${port}"]
+bind = ["127.0.0.1:${ports.main}"]
 tls.certificates = [{ cert = "cert.pem", key = "key.pem" }]
+# It answers challenges, and so knows acme-tls/1.
+[listener.acme]
+bind = ["127.0.0.1:${ports.acme}"]
+tls.certificates = [{ cert = "cert.pem", key = "key.pem" }, { names = ["other.example"], acme = "away" }]
 [[route]]
 upstream = "main"
 [upstream.main]
 endpoints = ["127.0.0.1:1"]
 `)
   start(tidegate, ['run', '--config', join(folder, 'tidegate.toml')])
-  await until('tidegate to listen', () => listens(port))
+  for (const port of Object.values(ports)) await until('tidegate to listen', () => listens(port))
 
-  await check('sslscan: TLS 1.2 and 1.3, with ciphers that are good', async () => {
+  for (const [listener, port] of Object.entries(ports)) await scan(check, listener, port)
+})
+
+async function scan(check, listener, port) {
+  await check(`${listener}: sslscan: TLS 1.2 and 1.3, with ciphers that are good`, async () => {
     const found = run('sslscan', '--no-colour', `localhost:${port}`)
     for (const version of ['SSLv2', 'SSLv3', 'TLSv1.0', 'TLSv1.1']) {
       if (!new RegExp(`^${version} +disabled`, 'm').test(found)) throw new Error(`${version} is spoken:\n${found}`)
@@ -51,11 +63,11 @@ endpoints = ["127.0.0.1:1"]
     if (ciphers.length < 6 || weak.length > 0 || /^TLS.*(?<!not )vulnerable/m.test(found)) throw new Error(found)
   })
 
-  await check('testssl.sh: nothing of medium severity or worse', async () => {
+  await check(`${listener}: testssl.sh: nothing of medium severity or worse`, async () => {
     try {
       // Protocols, ciphers, forward secrecy, preferences, certificate, known attacks.
       run('testssl', '--quiet', '--warnings', 'off', '--color', '0', '--severity', 'MEDIUM', '--add-ca', 'ca.pem',
-        '--ip', '127.0.0.1', '--jsonfile', 'found.json', '-p', '-s', '-f', '-P', '-S', '-U', `localhost:${port}`)
+        '--ip', '127.0.0.1', '--overwrite', '--jsonfile', 'found.json', '-p', '-s', '-f', '-P', '-S', '-U', `localhost:${port}`)
     } catch (error) {
       // Its exit code counts what it would rather have; what counts here is in the file.
       if (error.status === null || error.status > 200) throw error
@@ -65,7 +77,7 @@ endpoints = ["127.0.0.1:1"]
     if (bad.length > 0) throw new Error(JSON.stringify(bad, null, 2))
   })
 
-  await check('OpenSSL resumes its sessions, of either version', async () => {
+  await check(`${listener}: OpenSSL resumes its sessions, of either version`, async () => {
     const talk = (...args) => execFileSync('openssl', ['s_client', '-connect', `127.0.0.1:${port}`, '-servername', 'localhost', '-ign_eof', ...args], {
       cwd: folder,
       encoding: 'utf8',
@@ -78,4 +90,4 @@ endpoints = ["127.0.0.1:1"]
       if (!first.includes('New, TLS') || !second.includes('Reused, TLS')) throw new Error(`${version}:\n${first}\n${second}`)
     }
   })
-})
+}
