@@ -86,17 +86,13 @@ impl FilePattern {
     /// The files that match now, sorted by the bytes of their names: one more than [`MAX_FILES`] at most.
     ///
     /// # Errors
-    /// When the folder cannot be read. One that does not exist has no files.
+    /// When the folder cannot be read; [`io::ErrorKind::NotFound`] if there is none.
     pub fn list(&self) -> io::Result<Vec<PathBuf>> {
         if !self.is_glob {
             return Ok(vec![self.path.clone()]);
         }
-        let entries = match fs::read_dir(self.folder()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
         let mut names = Vec::new();
-        for entry in entries {
+        for entry in fs::read_dir(self.folder())? {
             let name = entry?.file_name();
             if self.matches(&name) {
                 names.push(name);
@@ -104,6 +100,10 @@ impl FilePattern {
             if names.len() > MAX_FILES {
                 break;
             }
+        }
+        if names.is_empty() && !self.folder().is_dir() {
+            // It was removed while it was read.
+            return Err(io::ErrorKind::NotFound.into());
         }
         names.sort();
         let path = |name| self.path.with_file_name(name);
@@ -172,9 +172,11 @@ mod tests {
     fn files_come_in_the_order_of_their_names() {
         let folder = tempfile::tempdir().unwrap();
         let pattern = FilePattern::parse(folder.path(), "conf.d/*.toml").unwrap();
-        assert_eq!(pattern.list().unwrap(), [] as [PathBuf; 0]);
+        let error = pattern.list().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let conf = folder.path().join("conf.d");
         fs::create_dir(&conf).unwrap();
+        assert_eq!(pattern.list().unwrap(), [] as [PathBuf; 0]);
         for name in [
             "b.toml", "9.toml", "10.toml", "B.toml", ".a.toml", "a.toml~", "a.txt",
         ] {

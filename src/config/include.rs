@@ -1,6 +1,7 @@
 //! `include`: the files that a configuration includes, and their texts.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Code, Diagnostic};
@@ -103,6 +104,10 @@ impl Collector<'_> {
                         return false;
                     }
                 }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.warn_of_nothing(&pattern, span);
+                self.sources.add_missing(pattern.clone());
             }
             Err(error) => {
                 let unreadable = unreadable::explain(pattern.folder(), &error);

@@ -38,6 +38,17 @@ pub struct Sources {
     included: Vec<SourceText>,
     /// Where the included files were looked for.
     patterns: Vec<FilePattern>,
+    /// Those of them whose folders did not exist.
+    missing: Vec<FilePattern>,
+}
+
+/// Files that were included, in a folder that does not exist any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostFiles {
+    /// The folder.
+    pub folder: PathBuf,
+    /// How many there were.
+    pub count: usize,
 }
 
 /// The line that a place begins in.
@@ -145,6 +156,7 @@ impl Sources {
             main,
             included: Vec::new(),
             patterns: Vec::new(),
+            missing: Vec::new(),
         }
     }
 
@@ -156,6 +168,25 @@ impl Sources {
     /// Adds a pattern that the included files were looked for with.
     pub(super) fn add_pattern(&mut self, pattern: FilePattern) {
         self.patterns.push(pattern);
+    }
+
+    /// Notes that the folder of a pattern does not exist.
+    pub(super) fn add_missing(&mut self, pattern: FilePattern) {
+        self.missing.push(pattern);
+    }
+
+    /// Included files of `earlier` that are not among these because their folder does not exist any more,
+    /// although a pattern still looks for files there.
+    pub fn lost_since(&self, earlier: &Self) -> Option<LostFiles> {
+        let mut lost = self.missing.iter().map(|pattern| {
+            let included = earlier.included.iter();
+            let matching = included.filter(|text| pattern.matches_path(&text.path));
+            LostFiles {
+                folder: pattern.folder().to_owned(),
+                count: matching.count(),
+            }
+        });
+        lost.find(|lost| lost.count > 0)
     }
 
     /// The text of the main file.

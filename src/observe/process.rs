@@ -16,7 +16,7 @@ pub struct ProcessStatus {
     began: StartTime,
     reloads: Counter,
     failed_reloads: Counter,
-    /// The problems of the last reload; empty if it was applied.
+    /// The problems of the last reload; empty if it was applied, or if the files are as in effect again.
     problems: ArcSwap<Vec<String>>,
     /// When a configuration was last applied, in milliseconds since the Unix epoch.
     applied: Counter,
@@ -134,6 +134,15 @@ impl ProcessStatus {
     /// The problems of the last reload, line by line; empty if it was applied.
     pub fn reload_problems(&self) -> Arc<Vec<String>> {
         self.problems.load_full()
+    }
+
+    /// The files that a reload has failed with are as in effect again. Returns whether there were problems.
+    pub fn forget_reload_problems(&self) -> bool {
+        let had = !self.problems.load().is_empty();
+        if had {
+            self.problems.store(Arc::default());
+        }
+        had
     }
 
     /// Counts a reload, with its problems: none if it was applied.

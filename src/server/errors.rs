@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::file_thread::FileThreadError;
 use crate::acme::store::StoreError;
 use crate::config::model::Bind;
+use crate::config::sources::LostFiles;
 use crate::config::{BindPlaces, Report};
 use crate::net::listen_error::ListenFailure;
 use crate::net::tls::TlsError;
@@ -101,6 +102,14 @@ pub(super) enum ReloadError {
     /// The files cannot be read.
     #[error(transparent)]
     Files(#[from] FileThreadError),
+    /// A folder of included files does not exist any more, and no operator has asked for a reload: it may be a file
+    /// system that is not mounted, or a folder that is being replaced.
+    #[error(
+        "there is no folder `{}` any more, which has {} of the included files in effect; if they are no longer needed, reload",
+        .0.folder.display(),
+        .0.count
+    )]
+    LostFiles(LostFiles),
     /// A signal has come first.
     #[error("this process is asked to stop")]
     Stopping,

@@ -146,9 +146,11 @@ impl WatchedFolders {
         for gone in self.folders.difference(&folders) {
             let _ = watcher.unwatch(gone);
         }
-        for new in folders.difference(&self.folders) {
-            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %new.display(), %error, "cannot watch a folder for changes; checking its files every 10 s");
+        for folder in &folders {
+            // A known one, too: another folder may have taken its place, and events come from folders, not names.
+            let watched = watcher.watch(folder, RecursiveMode::NonRecursive);
+            if let (Err(error), false) = (watched, self.folders.contains(folder)) {
+                tracing::warn!(folder = %folder.display(), %error, "cannot watch a folder for changes; checking its files every 10 s");
             }
         }
         self.folders = folders;

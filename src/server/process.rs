@@ -154,7 +154,22 @@ impl Process {
             self.end_settling().await;
             self.reload_changed(now).await;
         } else {
-            self.rejected = None;
+            self.files_are_in_effect().await;
+        }
+    }
+
+    /// The watched files have the contents in effect: a failure with others does not matter any more.
+    async fn files_are_in_effect(&mut self) {
+        // Where the configuration file is not watched, it may be what an operator's reload has failed with.
+        let all = self.reloader.server().watch == WatchedFiles::All;
+        let was_rejected = self.rejected.take().is_some();
+        if (was_rejected || all) && self.process_status.forget_reload_problems() {
+            tracing::info!(
+                "the files are as in effect again; the reload that failed is not needed"
+            );
+            // A folder may have been replaced.
+            self.watch_files().await;
+            systemd::status(&self.status());
         }
     }
 
@@ -264,13 +279,15 @@ impl Process {
     /// that is watched as well.
     fn watched_source(&self) -> Source {
         match self.reloader.server().watch {
-            WatchedFiles::All => Source::File,
+            WatchedFiles::All => Source::ChangedFile,
             WatchedFiles::Certificates | WatchedFiles::Off => Source::Effective,
         }
     }
 
     /// Publishes the result of a reload: in the log, metrics, the admin interface and to systemd.
     pub(super) async fn reloaded(&mut self, result: &Result<ReloadOutcome, ReloadError>) {
+        // The latest result counts. If changed files have failed, the caller notes them.
+        self.rejected = None;
         let fault = result.as_ref().err().map(ReloadError::lines);
         self.process_status.count_reload(fault.unwrap_or_default());
         if result.is_ok() {

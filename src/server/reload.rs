@@ -54,6 +54,8 @@ pub(super) struct Reloader {
 pub(super) enum Source {
     /// The configuration file, and those that it includes.
     File,
+    /// The same, because these files have changed: no operator has asked for it.
+    ChangedFile,
     /// The texts in effect: these files may have been edited since, and no operator has asked for that to be
     /// applied. The files that they refer to, such as certificates, are read again.
     Effective,
@@ -208,14 +210,18 @@ impl Reloader {
     /// Reads and checks the configuration again; applies nothing. Cancel safe.
     ///
     /// # Errors
-    /// [`ReloadError::Config`], [`ReloadError::Files`].
+    /// [`ReloadError::Config`], [`ReloadError::Files`], [`ReloadError::LostFiles`].
     pub(super) async fn load(&self, from: Source) -> Result<Loaded, ReloadError> {
         let (path, sources) = (self.path.clone(), Arc::clone(&self.loaded.sources));
         let load = move || match from {
-            Source::File => config::load(&path),
+            Source::File | Source::ChangedFile => config::load(&path),
             Source::Effective => config::parse_again(&sources),
         };
-        self.files.run(load).await?.map_err(ReloadError::Config)
+        let loaded = self.files.run(load).await?.map_err(ReloadError::Config)?;
+        match loaded.sources.lost_since(&self.loaded.sources) {
+            Some(lost) if from == Source::ChangedFile => Err(ReloadError::LostFiles(lost)),
+            _ => Ok(loaded),
+        }
     }
 
     /// Applies a configuration.

@@ -14,6 +14,7 @@ use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, Signal};
 use crate::harness::wire::{HANDSHAKE, Wire};
 
+const RESTORED: &str = "the files are as in effect again; the reload that failed is not needed";
 const FAILED: &str = "reload failed; the previous configuration stays in effect";
 
 /// A main file without a route.
@@ -125,6 +126,56 @@ async fn a_folder_that_was_empty_is_watched_as_well() {
     put(proxy.folder(), "conf.d/b.toml", &part("b", echo.address));
     proxy.logged("configuration reloaded").await;
     assert_eq!(status(&proxy, "/b").await, 101);
+}
+
+/// It may be a file system that is not mounted: only an operator knows.
+#[tokio::test]
+async fn a_folder_that_is_gone_is_not_applied_unless_an_operator_asks_for_it() {
+    const GONE: &str = "there is no folder";
+    let echo = Echo::start("echo").await;
+    let folder = folder(&[
+        ("conf.d/a.toml", &part("a", echo.address)),
+        ("conf.d/b.toml", &part("b", echo.address)),
+    ]);
+    let main = main_file("all").replace("log.format", "log.level = \"debug\"\nlog.format");
+    let main = main + &part("main", echo.address);
+    let proxy = Proxy::start_in(folder, &main).await;
+    let operator = Operator::of(&proxy).await;
+    let (conf, aside) = (proxy.folder().join("conf.d"), proxy.folder().join("aside"));
+    fs::rename(&conf, &aside).unwrap();
+    let failed = proxy.logged(FAILED).await;
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains(GONE) && error.contains("2 of"), "{error}");
+    assert_eq!(status(&proxy, "/a").await, 101);
+    // Each edit is a reason to try again, also of another file.
+    let edited = main.replace("workers = 2", "workers = 2\nreason_header = false");
+    proxy.rewrite(&edited);
+    proxy.logged_times(FAILED, 2).await;
+    proxy.rewrite(&edited);
+    proxy
+        .logged("reload failed again; no file has changed since")
+        .await;
+    assert_eq!(proxy.log().events(FAILED).len(), 2);
+    assert_eq!(status(&proxy, "/b").await, 101);
+    assert_ne!(operator.get("/v1/status").await["reload_errors"], json!([]));
+
+    // The folder is back, as it was: the failure is no trouble any more.
+    proxy.rewrite(&main);
+    fs::rename(&aside, &conf).unwrap();
+    proxy.logged(RESTORED).await;
+    assert_eq!(operator.get("/v1/status").await["reload_errors"], json!([]));
+    put(proxy.folder(), "conf.d/c.toml", &part("c", echo.address));
+    proxy.logged("configuration reloaded").await;
+    assert_eq!(status(&proxy, "/c").await, 101);
+
+    fs::rename(&conf, &aside).unwrap();
+    proxy.logged_times(FAILED, 3).await;
+    assert_eq!(operator.post("/v1/reload", &json!({})).await.0, 200);
+    assert_eq!(status(&proxy, "/a").await, 404);
+    assert_eq!(status(&proxy, "/main").await, 101);
+    fs::rename(&aside, &conf).unwrap();
+    let reloads = proxy.logged_times("configuration reloaded", 3).await;
+    assert_eq!(reloads[2]["included"], 3);
 }
 
 #[tokio::test]

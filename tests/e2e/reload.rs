@@ -1,5 +1,6 @@
 //! Reloads at run time: nothing is lost and nothing is refused.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use tokio::net::TcpStream;
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::proxy::{Proxy, Signal, simple};
+use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::talking_clients::TalkingClients;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
 use crate::harness::{free_address, until};
@@ -268,6 +270,29 @@ async fn a_bad_configuration_file_is_reported_once() {
     proxy.rewrite(&missing);
     proxy.logged("configuration reloaded").await;
     assert_eq!(proxy.log().events(FAILED).len(), 3);
+}
+
+#[tokio::test]
+async fn a_bad_edit_that_is_taken_back_is_forgotten() {
+    const FAMILY: &str = "tidegate_last_reload_successful";
+    let echo = Echo::start("echo").await;
+    for (watch, changed) in [("all", "config.toml"), ("certificates", "chat.key")] {
+        let (_, folder) = Authority::with_certificate();
+        let head = format!("[server]\nwatch = \"{watch}\"\nlog.format = \"json\"\n{METRICS}");
+        let proxy = Proxy::start_in(folder, &(head + &secured(&[echo.address]))).await;
+        let file = proxy.folder().join(changed);
+        let before = fs::read(&file).unwrap();
+        fs::write(&file, "nonsense").unwrap();
+        proxy
+            .logged("reload failed; the previous configuration stays in effect")
+            .await;
+        Scrape::until(&proxy, FAMILY, &[], 0.0).await;
+        fs::write(&file, before).unwrap();
+        let scrape = Scrape::until(&proxy, FAMILY, &[], 1.0).await;
+        // Nothing was reloaded.
+        let applied = scrape.sum("tidegate_reloads_total", &["result=\"applied\""]);
+        assert_eq!(applied, 0.0);
+    }
 }
 
 /// Connects repeatedly until it has to stop: the number of connections.

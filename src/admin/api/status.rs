@@ -43,7 +43,7 @@ pub struct StatusInfo {
     pub reloads: u64,
     /// Reloads that failed; the previous configuration stayed in effect.
     pub failed_reloads: u64,
-    /// Errors of the last reload; empty if it succeeded.
+    /// Errors of the last reload; empty if it succeeded, or if the watched files are as in effect again.
     #[serde(alias = "reload_fault")] // of version 0.1.0
     pub reload_errors: Vec<String>,
     /// Worker threads.

@@ -74,7 +74,7 @@ fn write_configuration(metrics: &mut Exposition, process: &ProcessStatus) {
     metrics.family("tidegate_reloads_total", MetricKind::Counter, help);
     metrics.sample(&[("result", "applied")], reloads);
     metrics.sample(&[("result", "failed")], failed_reloads);
-    let help = "1 if the last reload was applied, 0 if it failed and the previous configuration is in effect.";
+    let help = "1 if the last reload was applied, 0 if it failed and the files still differ from the configuration in effect.";
     metrics.family("tidegate_last_reload_successful", MetricKind::Gauge, help);
     let successful = process.reload_problems().is_empty();
     metrics.sample(&[], u8::from(successful));
