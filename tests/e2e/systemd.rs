@@ -279,6 +279,35 @@ async fn a_process_whose_successor_has_died_exits_so_that_the_service_restarts()
     assert!(!stopped.iter().any(forced), "{stopped:?}");
 }
 
+/// The manager signals those that are left as soon as it knows of the end, which may be earlier than they do.
+#[tokio::test]
+async fn a_signal_of_the_manager_does_not_hide_that_the_successor_has_died() {
+    let echo = Echo::start("echo").await;
+    let config = "[server]\nworkers = 1\nlog.format = \"json\"\n\
+                  shutdown.delay = \"10m\"\nupgrade = { drain = \"off\", settle = \"200ms\" }\n"
+        .to_owned()
+        + &simple(&[echo.address]);
+    let (manager, mut proxy) = managed(&config, |_| {});
+    manager.notified("READY=1").await;
+    proxy.logged("ready").await;
+    let mut tunnel = proxy.tunnel().await;
+    proxy.signal(Signal::USR2);
+    let second = proxy.successor(1).await;
+    proxy.signal(Signal::STOP);
+    kill(second, Signal::KILL);
+    until("its end", || is_over(second)).await;
+    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::CONT);
+    proxy
+        .logged("the new process is gone; no process accepts connections")
+        .await;
+    assert_eq!(
+        close_payload(&tunnel.rest().await.0),
+        close(1012, "shutdown")
+    );
+    assert_eq!(proxy.exit().await, 0);
+}
+
 /// Sockets that the new configuration does not have are closed in the process, removed from the
 /// descriptor store, and deleted from disk.
 #[tokio::test]
