@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -36,6 +36,12 @@ const LAUNCHER: &str = "--upgrade-launcher";
 
 /// The first argument of the process that becomes the successor; a program and its arguments follow.
 const LAUNCHED: &str = "--upgrade-successor";
+
+/// How long a killed process may take to end: one that waits for a file system may take for ever.
+const END_TIMEOUT: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
 
 /// A command that starts a launcher, which starts this program with the arguments that are added.
 pub(super) fn launcher(binary: &Path) -> Command {
@@ -64,20 +70,26 @@ pub fn launch() -> Option<ExitCode> {
     Some(done.unwrap_or(ExitCode::FAILURE))
 }
 
-/// The program of this process, with these arguments. Its file may have been replaced by another version.
+/// The program of this process, with these arguments.
 fn again(role: &str, binary: &OsStr) -> Command {
-    let name = || env::args_os().next().map(PathBuf::from);
-    let own = Path::new("/proc/self/exe");
-    let own = match own.exists() {
-        true => own.to_owned(),
-        false => name().unwrap_or_else(|| binary.into()),
-    };
-    let mut command = Command::new(own);
+    let mut command = Command::new(own_program(Path::new("/proc/self/exe"), binary.as_ref()));
     command.arg0("tidegate").arg(role).arg(binary);
     command
 }
 
-/// The launcher.
+/// This program: `running`, because its file may have been replaced by another version. Where `/proc` is missing, it
+/// is `binary`, a launcher as well. The name that this process was started with is not used: a name without a folder
+/// would be looked up in `PATH`, which may lead to any program.
+fn own_program<'a>(running: &'a Path, binary: &'a Path) -> &'a Path {
+    match running.exists() {
+        true => running,
+        false => binary,
+    }
+}
+
+/// The launcher. If the predecessor dies before this process has looked for its parent, it follows another process,
+/// the one that adopts orphans. That does no harm: the successor asks the predecessor for permission before it runs
+/// anything, so it ends, and this process ends with it.
 fn start_and_follow(mut arguments: impl Iterator<Item = OsString>) -> io::Result<ExitCode> {
     let predecessor = pidfd_open(
         getppid().ok_or(io::ErrorKind::NotFound)?,
@@ -190,8 +202,15 @@ impl LaunchedProcess {
     /// Makes sure that the successor is gone, and returns its exit status, if it is known. Blocks.
     pub(super) fn end(mut self) -> Option<ExitStatus> {
         match &self.process {
-            // It may have exited by itself; then the status says why.
-            Some(_) => self.signal(Signal::KILL),
+            Some((_, process)) => {
+                // It may have exited by itself; then the status says why.
+                self.signal(Signal::KILL);
+                // A launcher that is gone already does not wait for it.
+                let _ = poll(
+                    &mut [PollFd::new(process, PollFlags::IN)],
+                    Some(&END_TIMEOUT),
+                );
+            }
             // It asks for permission before it runs anything, and the channel is at its end.
             None => drop(self.launcher.kill()),
         }
@@ -203,5 +222,18 @@ impl LaunchedProcess {
         // An error means that it is gone already.
         let _ = self.launcher.kill();
         let _ = self.launcher.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_not_looked_up_by_its_name() {
+        let binary = Path::new("/usr/bin/tidegate");
+        let own = env::current_exe().unwrap();
+        assert_eq!(own_program(&own, binary), own);
+        assert_eq!(own_program(Path::new("/no/proc/self/exe"), binary), binary);
     }
 }

@@ -163,6 +163,7 @@ mod tests {
     use std::process::Command;
     use std::sync::mpsc::{Receiver, sync_channel};
 
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use serde_json::{Value, json};
 
     use super::*;
@@ -292,6 +293,16 @@ mod tests {
         let successor = settling(command).await;
         assert!(!successor.is_gone());
         blocking(move || successor.give_up()).await;
+    }
+
+    #[tokio::test]
+    async fn a_new_process_whose_launcher_is_gone_is_gone_once_it_is_given_up() {
+        let (command, pipe) = process(&[hello()], STAYS);
+        let successor = settling(command).await;
+        blocking(move || successor.release().give_up()).await;
+        let mut ends = [PollFd::new(&pipe, PollFlags::empty())];
+        poll(&mut ends, Some(&Timespec::default())).unwrap();
+        assert!(ends[0].revents().contains(PollFlags::HUP));
     }
 
     #[tokio::test]
