@@ -10,16 +10,21 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Causes that are remembered, at most.
 const MAX_CAUSES: usize = 32;
 
-/// Stands for all causes that are too many to be remembered.
-const OTHERS: &str = "";
-
 /// The causes that were reported lately.
 #[derive(Debug, Default)]
-pub struct FailureReports(Mutex<HashMap<Box<str>, ReportedCause>>);
+pub struct FailureReports(Mutex<ReportedCauses>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct ReportedCauses {
+    known: HashMap<Box<str>, ReportedCause>,
+    /// Stands for all causes that are too many to be remembered, and for those that were forgotten.
+    others: ReportedCause,
+}
+
+#[derive(Debug, Default)]
 struct ReportedCause {
-    at: Instant,
+    /// When it was last reported.
+    at: Option<Instant>,
     unreported: u64,
 }
 
@@ -28,35 +33,51 @@ impl FailureReports {
     /// report.
     pub fn admit(&self, cause: &str, now: Instant) -> Option<u64> {
         let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut cause = cause;
-        if causes.len() >= MAX_CAUSES && !causes.contains_key(cause) {
-            causes.retain(|_, reported| !reported.is_due(now));
-            if causes.len() >= MAX_CAUSES {
+        causes.of(cause, now).admit(now)
+    }
+}
+
+impl ReportedCauses {
+    fn of(&mut self, cause: &str, now: Instant) -> &mut ReportedCause {
+        if !self.known.contains_key(cause) {
+            if self.known.len() >= MAX_CAUSES {
+                self.forget_due(now);
+            }
+            if self.known.len() >= MAX_CAUSES {
                 // Forgetting them all would report each of them again: as many lines as there are failures.
-                cause = OTHERS;
+                return &mut self.others;
             }
         }
-        if let Some(reported) = causes.get_mut(cause) {
-            if !reported.is_due(now) {
-                reported.unreported += 1;
-                return None;
+        self.known.entry(cause.into()).or_default()
+    }
+
+    /// Forgets the causes that may be reported again; the number of their failures that were not is kept.
+    fn forget_due(&mut self, now: Instant) {
+        let others = &mut self.others;
+        self.known.retain(|_, reported| {
+            let is_due = reported.is_due(now);
+            if is_due {
+                others.unreported += reported.unreported;
             }
-            reported.at = now;
-            return Some(std::mem::take(&mut reported.unreported));
-        }
-        let reported = ReportedCause {
-            at: now,
-            unreported: 0,
-        };
-        causes.insert(cause.into(), reported);
-        Some(0)
+            !is_due
+        });
     }
 }
 
 impl ReportedCause {
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if !self.is_due(now) {
+            self.unreported += 1;
+            return None;
+        }
+        self.at = Some(now);
+        Some(std::mem::take(&mut self.unreported))
+    }
+
     /// Whether it is to be reported again.
     fn is_due(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) >= REPORT_INTERVAL
+        self.at
+            .is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL)
     }
 }
 
@@ -129,7 +150,31 @@ mod tests {
         assert_eq!(admitted(now), MAX_CAUSES + 1);
         assert_eq!(admitted(now), 0);
         assert_eq!(admitted(now + REPORT_INTERVAL), MAX_CAUSES + 1);
-        assert!(reports.0.lock().unwrap().len() <= MAX_CAUSES + 1);
+        assert!(reports.0.lock().unwrap().known.len() <= MAX_CAUSES);
+    }
+
+    #[test]
+    fn every_failure_is_reported_or_counted_in_a_later_report() {
+        let reports = FailureReports::default();
+        let now = Instant::now();
+        let mut told = 0;
+        // Enough causes to forget some of them, and in the end one after the other.
+        for step in 0..1000_u64 {
+            let cause = (step % 100).to_string();
+            let at = now + REPORT_INTERVAL * (step / 400) as u32;
+            told += reports
+                .admit(&cause, at)
+                .map_or(0, |unreported| 1 + unreported);
+        }
+        let later = now + REPORT_INTERVAL * 10;
+        // All are due: what is forgotten is in the report of those that are too many to be remembered.
+        for step in 0..=MAX_CAUSES {
+            let cause = format!("later {step}");
+            told += reports
+                .admit(&cause, later)
+                .map_or(0, |unreported| 1 + unreported);
+        }
+        assert_eq!(told, 1000 + MAX_CAUSES as u64 + 1);
     }
 
     #[test]
