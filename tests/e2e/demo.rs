@@ -1,6 +1,7 @@
 //! `tidegate demo`, without a browser: its controls, and its end.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -10,7 +11,7 @@ use tempfile::{NamedTempFile, TempDir};
 use tokio::net::UnixStream;
 
 use crate::harness::frames::{close, close_payload, frame};
-use crate::harness::wire::{HANDSHAKE, Head, Wire};
+use crate::harness::wire::{Head, Wire, handshake_with};
 use crate::harness::{until, within};
 
 /// Simulated clients of a demo.
@@ -106,7 +107,7 @@ impl RunningDemo {
     /// A tunnel to the echo, whose first message has been read; returns its backend, too.
     async fn tunnel(&self) -> (Wire, u64) {
         let mut wire = self.connect().await;
-        wire.send(HANDSHAKE.replace("/chat", "/echo/test")).await;
+        wire.send(handshake("localhost", "")).await;
         assert_eq!(wire.head().await.status(), 101);
         let hello = wire.exactly(2 + r#"{"backend":1}"#.len()).await;
         let hello: Value = serde_json::from_slice(&hello[2..]).unwrap();
@@ -137,6 +138,13 @@ impl Drop for RunningDemo {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A handshake for the echo, with these additional header fields.
+fn handshake(host: &str, fields: &str) -> String {
+    handshake_with(fields)
+        .replace("/chat", "/echo/test")
+        .replace("chat.example.com", host)
 }
 
 /// The number of tunnels, of all backends or of one.
@@ -267,6 +275,39 @@ async fn other_sites_control_nothing() {
         wire.send(request).await;
         assert_eq!(wire.reply().await.0.status(), 403, "{path}");
     }
+    // A page of another site, and a name of another site that leads to this machine.
+    let origin = |origin: &str| format!("Origin: https://{origin}:{}\r\n", demo.port);
+    for (host, fields, status) in [
+        ("localhost", origin("localhost"), 101),
+        ("127.0.0.1:8443", origin("127.0.0.1"), 101),
+        (
+            "localhost",
+            "Origin: https://localhost:1\r\n".to_owned(),
+            403,
+        ),
+        ("localhost", origin("example.com"), 403),
+        ("example.com", origin("example.com"), 404),
+        ("example.com", String::new(), 404),
+    ] {
+        let mut wire = demo.connect().await;
+        wire.send(handshake(host, &fields)).await;
+        assert_eq!(wire.head().await.status(), status, "{host} {fields}");
+    }
+    for (host, fields, status) in [
+        ("localhost", String::new(), 200),
+        ("localhost", origin("example.com"), 403),
+        ("example.com", String::new(), 404),
+    ] {
+        let mut wire = demo.connect().await;
+        let own = "X-Tidegate-Demo: 1\r\n";
+        wire.send(format!(
+            "GET /control/overview HTTP/1.1\r\nHost: {host}\r\n{own}{fields}\r\n"
+        ))
+        .await;
+        assert_eq!(wire.reply().await.0.status(), status, "{host} {fields}");
+    }
+    let mode = demo.folder.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
     let (mut wire, _) = demo.tunnel().await;
     wire.send(frame(0x81, Some([1, 2, 3, 4]), b"still")).await;
     assert_eq!(wire.exactly(7).await, b"\x81\x05still");

@@ -1,10 +1,10 @@
 //! The files of the demo: a certificate, a configuration, and the sockets between the processes.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,6 +12,9 @@ use tempfile::TempDir;
 
 /// The port of the page, if it is free.
 const DEFAULT_PORT: u16 = 8443;
+
+/// Where the page is, as TOML.
+const HOSTS: &str = r#"["localhost", "127.0.0.1"]"#;
 
 pub(super) const CONFIG: &str = "demo.toml";
 const CERTIFICATE: &str = "demo.pem";
@@ -69,11 +72,16 @@ impl Stage {
     pub(super) fn new(port: Option<u16>, backends: Vec<SocketAddr>) -> io::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("tidegate-demo-")
+            // It has the key, and the socket of the admin interface.
+            .permissions(Permissions::from_mode(0o700))
             .tempdir()?;
         write_certificate(folder.path())?;
         let stage = Self {
             folder,
-            port: port.unwrap_or_else(default_port_if_free),
+            port: match port {
+                Some(port) if port != 0 => port,
+                port => free_port(port)?,
+            },
             backends,
             version: Mutex::new(FIRST),
         };
@@ -135,6 +143,7 @@ impl Stage {
         let endpoints = endpoints.join(", ");
         let folder = self.folder().display();
         let (port, ConfigVersion { number, balance }) = (self.port, version);
+        let origins = format!("[\"https://localhost:{port}\", \"https://127.0.0.1:{port}\"]");
         format!(
             "\
 # Everything that the demo shows is in this file. Change it, and run `tidegate reload`.
@@ -156,10 +165,13 @@ certificates = [{{ cert = \"{CERTIFICATE}\", key = \"{KEY}\" }}]
 [listener.clients]
 bind = [\"unix:{folder}/{CLIENTS_SOCKET}\"]
 
-# WebSockets go to the backends.
+# WebSockets go to the backends. The hosts and origins are those of the page: pages of other sites, which the same
+# browser may show, reach neither route.
 [[route]]
 name = \"sockets\"
 only = \"handshakes\"
+hosts = {HOSTS}
+origins = {origins}
 upstream = \"backends\"
 timeouts = {{ ping = \"20s\", pong = \"10s\" }}
 
@@ -167,6 +179,8 @@ timeouts = {{ ping = \"20s\", pong = \"10s\" }}
 [[route]]
 name = \"page\"
 only = \"plain\"
+hosts = {HOSTS}
+origins = {origins}
 upstream = \"page\"
 response_headers = {{ set = {{ x-demo-configuration = \"{number}\" }} }}
 
@@ -221,12 +235,12 @@ endpoints = [\"unix:{folder}/{PAGE_SOCKET}\"]
     }
 }
 
-fn default_port_if_free() -> u16 {
-    match TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)) {
-        Ok(_) => DEFAULT_PORT,
-        // In use, perhaps by another demo: the kernel chooses a port, which the welcome shows.
-        Err(_) => 0,
-    }
+/// A port that is free now. It has to be known before tidegate runs: `origins` have it.
+fn free_port(preferred: Option<u16>) -> io::Result<u16> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    // The preferred one may be in use, perhaps by another demo.
+    let bound = bind(preferred.unwrap_or(DEFAULT_PORT)).or_else(|_| bind(0))?;
+    Ok(bound.local_addr()?.port())
 }
 
 fn write_certificate(folder: &Path) -> io::Result<()> {
