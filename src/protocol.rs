@@ -7,6 +7,7 @@
 pub mod token;
 pub mod connection_auth;
 pub mod rejection;
+pub mod retry_after;
 pub mod target;
 pub mod header_case;
 pub mod forwarding_names;

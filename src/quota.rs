@@ -55,10 +55,15 @@ impl Drop for QuotaPermit {
     }
 }
 
+/// Nanoseconds between two events at this rate.
+fn interval(rate: Rate) -> u64 {
+    (1e9 / rate.per_second) as u64
+}
+
 /// When the next event of a stream is due, if one at `now` is within the rate; `None` if it is not.
 /// This is GCRA (ATM Forum TM-4.0): unlike a token bucket it needs one number per stream.
 fn due_after(due: u64, now: u64, rate: Rate) -> Option<u64> {
-    let interval = (1e9 / rate.per_second) as u64;
+    let interval = interval(rate);
     let tolerance = interval.saturating_mul(u64::from(rate.burst.get()) - 1);
     let due = due.max(now);
     (due - now <= tolerance).then(|| due.saturating_add(interval))
@@ -74,6 +79,8 @@ fn nanos(since: Instant) -> u64 {
 pub struct RateLimiter {
     began: Instant,
     due: AtomicU64,
+    /// When the event that was refused last has its turn, if those that are refused come back at the rate.
+    last_turn: AtomicU64,
 }
 
 impl Default for RateLimiter {
@@ -81,6 +88,7 @@ impl Default for RateLimiter {
         Self {
             began: Instant::now(),
             due: AtomicU64::new(0),
+            last_turn: AtomicU64::new(0),
         }
     }
 }
@@ -94,6 +102,24 @@ impl RateLimiter {
             .due
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         updated.is_ok()
+    }
+
+    /// After which time an event that was refused just now has its turn: those that are refused get one after the
+    /// other, at the rate, and none a later one than `max`.
+    pub fn turn(&self, rate: Rate, max: Duration) -> Duration {
+        self.turn_at(nanos(self.began), rate, max)
+    }
+
+    fn turn_at(&self, now: u64, rate: Rate, max: Duration) -> Duration {
+        let latest = now.saturating_add(max.as_nanos() as u64);
+        let after = |last: u64| last.max(now).saturating_add(interval(rate)).min(latest);
+        let last = self
+            .last_turn
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some(after(last))
+            })
+            .unwrap_or_default();
+        Duration::from_nanos(after(last) - now)
     }
 }
 
@@ -342,6 +368,21 @@ mod tests {
                 due = due_after(due, now, rate).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn refused_events_have_their_turns_at_the_rate() {
+        let limiter = RateLimiter::default();
+        let (rate, max) = (rate(10.0, 5), Duration::from_secs(1));
+        let turn = |now: u64| limiter.turn_at(now * 1_000_000, rate, max).as_millis();
+        let turns: Vec<u128> = (0..12).map(|_| turn(0)).collect();
+        let expected = [
+            100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1000, 1000,
+        ];
+        assert_eq!(turns, expected);
+        // Half of them have had theirs, and then all.
+        assert_eq!(turn(500), 600);
+        assert_eq!(turn(5000), 100);
     }
 
     #[test]

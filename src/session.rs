@@ -77,14 +77,18 @@ pub async fn serve(
     incoming.mark_answered();
     match result {
         Ok(outcome) => outcome,
-        Err(SessionError { rejection, detail }) => {
+        Err(SessionError {
+            rejection,
+            detail,
+            wait,
+        }) => {
             access_log::request_rejected(
                 &connection.worker.recorder,
                 incoming.facts(),
                 rejection,
                 detail.as_deref(),
             );
-            SessionOutcome::Rejected(rejection)
+            SessionOutcome::Rejected(rejection, wait)
         }
     }
 }

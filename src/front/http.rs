@@ -169,8 +169,9 @@ async fn respond(
         SessionOutcome::Response(response) => response.map(Content::Endpoint),
         SessionOutcome::Redirect(status, location) => response::redirect(status, location),
         SessionOutcome::Fixed(response) => response::fixed(response),
-        SessionOutcome::Rejected(rejection) => {
-            response::rejection(rejection, connection.worker.snapshot().server.reason_header)
+        SessionOutcome::Rejected(rejection, wait) => {
+            let reason_header = connection.worker.snapshot().server.reason_header;
+            response::rejection(rejection, wait, reason_header)
         }
         SessionOutcome::Tunnel(opening) => {
             slot.set(Some(opening));

@@ -13,13 +13,14 @@ use super::client_io::BusyGuard;
 use crate::config::model::FixedResponse;
 use crate::protocol::header_case::write_field;
 use crate::protocol::rejection::Rejection;
+use crate::protocol::retry_after::{ClientWait, retry_after};
 use crate::upstream::http::ResponseBody;
 
 /// The header field with the stable token of a rejection.
 const REASON: HeaderName = HeaderName::from_static("tidegate-reason");
 
-/// Our response to a request that is rejected.
-pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content> {
+/// Our response to a request that is rejected; the client may have to wait before it comes back.
+pub fn rejection(rejection: Rejection, wait: ClientWait, reason_header: bool) -> Response<Content> {
     let mut response = Response::new(Content::of(rejection.text()));
     *response.status_mut() = rejection.status();
     let headers = response.headers_mut();
@@ -29,6 +30,9 @@ pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content>
     );
     for (name, value) in rejection.headers() {
         headers.insert(name, value);
+    }
+    if let Some(seconds) = retry_after(rejection, wait, fastrand::f64()) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if rejection.closes() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -41,7 +45,7 @@ pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content>
 
 /// The same as bytes, for a request that hyper could not read: the connection ends with it.
 pub fn last_rejection(rejected: Rejection, reason_header: bool) -> Vec<u8> {
-    let mut response = rejection(rejected, reason_header);
+    let mut response = rejection(rejected, ClientWait::default(), reason_header);
     let status = response.status();
     let reason = status.canonical_reason().unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();

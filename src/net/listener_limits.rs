@@ -5,9 +5,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::config::model::ListenerLimits;
+use crate::config::model::{ListenerLimits, Rate};
 use crate::quota::{AddressPermit, Addresses, Quota, QuotaPermit, RateLimiter, RatedEvent};
 
 /// Seconds between two log lines about refused connections.
@@ -124,6 +124,12 @@ impl Gate {
             Some(rate) if !self.rate.take(rate) => Err(LimitReached::Handshakes),
             _ => Ok(()),
         }
+    }
+
+    /// When a client whose handshake is beyond the rate of all has its turn, after those that were refused before
+    /// it: `max` at most.
+    pub fn handshake_turn(&self, rate: Rate, max: Duration) -> Duration {
+        self.rate.turn(rate, max)
     }
 
     /// Counts one more plain request of the client at `address`, which may come from a trusted proxy.

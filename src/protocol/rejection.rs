@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::header::{ALLOW, CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{ALLOW, CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 macro_rules! rejections {
@@ -167,7 +167,8 @@ impl Rejection {
         )
     }
 
-    /// Header fields that this response has in addition to those of every rejection.
+    /// Header fields that this response has in addition to those of every rejection, but for
+    /// [`Retry-After`](super::retry_after).
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         let fixed = HeaderValue::from_static;
         match self.status() {
@@ -176,9 +177,6 @@ impl Rejection {
                 (UPGRADE, fixed("websocket")),
                 (CONNECTION, fixed("Upgrade")),
             ],
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                vec![(RETRY_AFTER, fixed("1"))]
-            }
             StatusCode::METHOD_NOT_ALLOWED => {
                 vec![(ALLOW, fixed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))]
             }
@@ -232,7 +230,6 @@ mod tests {
             [SEC_WEBSOCKET_VERSION, UPGRADE, CONNECTION]
         );
         assert_eq!(names(Rejection::MethodNotAllowed), [ALLOW]);
-        assert_eq!(names(Rejection::NoEndpoint), [RETRY_AFTER]);
         assert!(names(Rejection::KeyInvalid).is_empty());
     }
 }

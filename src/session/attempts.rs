@@ -62,7 +62,9 @@ impl<'a> Attempts<'a> {
                 _ if !self.tried.is_empty() => {
                     std::mem::replace(&mut self.last_error, Rejection::NoEndpoint.into())
                 }
-                PickError::Full => Rejection::EndpointsFull.into(),
+                PickError::Full => {
+                    SessionError::from(Rejection::EndpointsFull).with_wait(upstream.queue_wait())
+                }
                 PickError::NotReady => Rejection::NoEndpoint.into(),
             })
     }

@@ -3,12 +3,15 @@
 
 use crate::causes::with_causes;
 use crate::protocol::rejection::Rejection;
+use crate::protocol::retry_after::ClientWait;
 
 /// A rejection, and the detail that the log shows with it.
 #[derive(Debug)]
 pub(super) struct SessionError {
     pub(super) rejection: Rejection,
     pub(super) detail: Option<String>,
+    /// How long the client has to wait, if it may come back.
+    pub(super) wait: ClientWait,
 }
 
 impl From<Rejection> for SessionError {
@@ -16,6 +19,7 @@ impl From<Rejection> for SessionError {
         Self {
             rejection,
             detail: None,
+            wait: ClientWait::default(),
         }
     }
 }
@@ -31,9 +35,14 @@ impl SessionError {
         // that an operator can act on comes later.
         let causes = with_causes(error);
         Self {
-            rejection,
             detail: Some(format!("{endpoint}: {causes}")),
+            ..rejection.into()
         }
+    }
+
+    /// The same for a client that has to wait.
+    pub(super) fn with_wait(self, wait: ClientWait) -> Self {
+        Self { wait, ..self }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::protocol::edit::{self, TemplateValues};
 use crate::protocol::handshake::Handshake;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::KeyTraits;
+use crate::protocol::retry_after::{ClientWait, MAX_QUEUE};
 use crate::protocol::target::Target;
 use crate::protocol::trace_context::TraceId;
 use crate::quota::QuotaPermit;
@@ -339,17 +340,31 @@ impl<'a> IncomingRequest<'a> {
 
     /// Counts the request against the listener's limits on rates. They come before the search for a route:
     /// they protect against floods, also of requests that no route matches or that are not valid.
-    pub(super) fn check_rates(&self, is_handshake: bool) -> Result<(), Rejection> {
+    pub(super) fn check_rates(&self, is_handshake: bool) -> Result<(), SessionError> {
         let gate = &self.connection.listener.gate;
         let (limits, address) = (&self.settings.limits, self.client.address());
         let counted = match is_handshake {
             true => gate.handshake(limits, address),
             false => gate.request(limits, address),
         };
-        counted.map_err(|limit| match limit {
-            LimitReached::HandshakesPerIp => Rejection::AddressRate,
-            LimitReached::RequestsPerIp => Rejection::RequestRate,
-            _ => Rejection::HandshakeRate,
+        counted.map_err(|limit| {
+            let (rejection, wait) = match limit {
+                LimitReached::HandshakesPerIp => (
+                    Rejection::AddressRate,
+                    limits.handshakes_per_ip.map(ClientWait::of_rate),
+                ),
+                LimitReached::RequestsPerIp => (
+                    Rejection::RequestRate,
+                    limits.requests_per_ip.map(ClientWait::of_rate),
+                ),
+                _ => {
+                    let turn = limits
+                        .handshakes
+                        .map(|rate| gate.handshake_turn(rate, MAX_QUEUE));
+                    (Rejection::HandshakeRate, turn.map(ClientWait::of_turn))
+                }
+            };
+            SessionError::from(rejection).with_wait(wait.unwrap_or_default())
         })
     }
 

@@ -5,6 +5,7 @@ use ::http::{HeaderValue, Response, StatusCode};
 use super::relay::Opening;
 use crate::config::model::FixedResponse;
 use crate::protocol::rejection::Rejection;
+use crate::protocol::retry_after::ClientWait;
 use crate::upstream::http::ResponseBody;
 
 /// The result of a session.
@@ -18,6 +19,6 @@ pub enum SessionOutcome {
     Redirect(StatusCode, HeaderValue),
     /// A response by the configuration, already logged and counted.
     Fixed(FixedResponse),
-    /// A rejection, already logged and counted.
-    Rejected(Rejection),
+    /// A rejection, already logged and counted, and how long the client has to wait.
+    Rejected(Rejection, ClientWait),
 }

@@ -60,10 +60,10 @@ impl RequestFailure {
         match self {
             Self::Unsent(_) => closed_unsent(lease),
             Self::NoResponse(error) if error.is_parse_too_large() => SessionError {
-                rejection: Rejection::BadAnswer,
                 detail: Some(format!(
                     "{endpoint}: the head of the response is longer than 64 KiB, or has more lines than `limits.header_count` of the upstream"
                 )),
+                ..Rejection::BadAnswer.into()
             },
             Self::NoResponse(error) => {
                 SessionError::caused_by(Rejection::BadAnswer, endpoint, &error)
@@ -74,8 +74,8 @@ impl RequestFailure {
             Self::UploadStalled => Rejection::RequestBodyTimeout.into(),
             Self::UploadTooLarge => Rejection::BodyTooLarge.into(),
             Self::TooSlow => SessionError {
-                rejection: Rejection::ResponseTimeout,
                 detail: Some(format!("{endpoint}: no response in time")),
+                ..Rejection::ResponseTimeout.into()
             },
         }
     }
@@ -84,8 +84,8 @@ impl RequestFailure {
 pub(super) fn closed_unsent(lease: &Lease) -> SessionError {
     let endpoint = &lease.endpoint().label;
     SessionError {
-        rejection: Rejection::BadAnswer,
         detail: Some(format!("{endpoint}: closed before the request was sent")),
+        ..Rejection::BadAnswer.into()
     }
 }
 

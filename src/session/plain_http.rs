@@ -332,8 +332,8 @@ pub(super) async fn pass_back(
     }
     if let Some(fault) = hop_by_hop::framing_error(&parts.headers) {
         return Err(SessionError {
-            rejection: Rejection::BadAnswer,
             detail: Some(format!("{}: {fault}", connection.lease.endpoint().label)),
+            ..Rejection::BadAnswer.into()
         });
     }
     hop_by_hop::strip_response(&mut parts.headers);

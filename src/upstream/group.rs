@@ -16,9 +16,10 @@ use super::queue::QueueError;
 use super::registry::{Registry, UpstreamState, UpstreamTls};
 use super::time::{micros, second};
 use crate::config::model::{
-    self, Balance, ConnectConfig, Picking, RequestKey, Retry, Sticky, UpstreamTimeouts,
+    self, Balance, ConnectConfig, Picking, QueueConfig, RequestKey, Retry, Sticky, UpstreamTimeouts,
 };
 use crate::net::tls::TlsError;
+use crate::protocol::retry_after::ClientWait;
 use crate::protocol::sticky_cookie::{CookieSigner, EndpointTag};
 
 /// A named group of endpoints.
@@ -284,6 +285,14 @@ impl Upstream {
         let picked = group.pick(affinity, &[], self.picking());
         group.balancer = before;
         picked.map(|lease| Arc::clone(lease.endpoint()))
+    }
+
+    /// How long a request that finds no room has to wait, as far as the queue shows.
+    pub fn queue_wait(&self) -> ClientWait {
+        let queue = self.picking().queue;
+        queue.map_or_else(ClientWait::default, |QueueConfig { size, timeout }| {
+            ClientWait::of_queue(self.waiting(), size, timeout)
+        })
     }
 
     /// Picks like [`pick`](Self::pick), and waits in the queue, if there is one, while all are full.

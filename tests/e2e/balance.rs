@@ -233,7 +233,8 @@ async fn when_no_endpoint_connects_the_client_gets_503_with_retry_after() {
         let mut client = proxy.connect().await;
         client.send(request).await;
         let (head, body) = client.reply().await;
-        assert_eq!((head.status(), head.value("retry-after")), (503, Some("1")));
+        assert_eq!(head.status(), 503);
+        assert!((1..=5).contains(&head.retry_after()));
         assert_eq!(head.value("tidegate-reason"), Some("connect-failed"));
         assert_eq!(
             body,

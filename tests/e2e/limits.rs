@@ -14,7 +14,7 @@ async fn handshake(wire: &mut Wire, fields: &str) -> (u16, Option<String>) {
     let head = wire.head().await;
     wire.body(&head).await;
     if matches!(head.status(), 429 | 503) {
-        assert_eq!(head.value("retry-after"), Some("1"));
+        assert!(head.retry_after() >= 1);
     }
     (
         head.status(),
@@ -113,6 +113,48 @@ async fn handshakes_of_an_address_keep_to_a_rate() {
     for _ in 0..2 {
         assert_eq!(handshake(&mut wire, "").await, refused(429, "address-rate"));
     }
+}
+
+/// `Retry-After` of so many handshakes, those that are accepted left out.
+async fn retry_afters(proxy: &Proxy, handshakes: usize) -> Vec<u64> {
+    let mut seconds = Vec::new();
+    for _ in 0..handshakes {
+        let mut wire = proxy.connect().await;
+        wire.send(HANDSHAKE).await;
+        let head = wire.head().await;
+        if head.status() != 101 {
+            seconds.push(head.retry_after());
+        }
+    }
+    seconds
+}
+
+/// They come back within these bounds, and not in the same second.
+fn assert_spread(seconds: &[u64], bounds: std::ops::RangeInclusive<u64>) {
+    assert!(seconds.iter().all(|it| bounds.contains(it)), "{seconds:?}");
+    let distinct: std::collections::HashSet<_> = seconds.iter().collect();
+    assert!(distinct.len() > 2, "{seconds:?}");
+}
+
+#[tokio::test]
+async fn refused_clients_do_not_come_back_together() {
+    let echo = Echo::start("echo").await;
+    let with = |limits: &str, route: &str| settings(&[echo.address], limits, route);
+    // Nothing is known of others.
+    let proxy = Proxy::start(&with("", "limits.tunnels = 1")).await;
+    let _tunnel = proxy.tunnel().await;
+    assert_spread(&retry_afters(&proxy, 60).await, 1..=5);
+    // The rate of a client, and its burst.
+    let limits = "limits.handshakes_per_ip = { rate = \"6/m\", burst = 3 }";
+    proxy.reload(&with(limits, "")).await;
+    assert_spread(&retry_afters(&proxy, 60).await, 10..=44);
+    // Those that were refused before.
+    proxy
+        .reload(&with("limits.handshakes_per_second = 1", ""))
+        .await;
+    let seconds = retry_afters(&proxy, 150).await;
+    assert_spread(&seconds, 1..=64);
+    assert!(seconds.iter().any(|it| *it > 20), "{seconds:?}");
 }
 
 #[tokio::test]
@@ -327,7 +369,7 @@ async fn plain(wire: &mut Wire, fields: &str) -> (u16, Option<String>) {
         .await;
     let (head, _) = wire.reply().await;
     if head.status() == 429 {
-        assert_eq!(head.value("retry-after"), Some("1"));
+        assert!(head.retry_after() >= 1);
     }
     (
         head.status(),

@@ -418,6 +418,13 @@ impl Head {
         values.first().copied()
     }
 
+    /// `Retry-After`, in seconds.
+    pub(crate) fn retry_after(&self) -> u64 {
+        let written = self.value("retry-after");
+        let seconds = written.and_then(|it| it.parse().ok());
+        seconds.unwrap_or_else(|| panic!("no Retry-After in seconds in {self:?}"))
+    }
+
     /// All values of a field, whatever the case of its name.
     pub(crate) fn values(&self, name: &str) -> Vec<&str> {
         self.0
