@@ -1,6 +1,7 @@
 //! The command line. Only this module and those below it print.
 
 mod admin_address;
+mod admin_tls;
 mod argument;
 mod check;
 mod client;
@@ -13,6 +14,7 @@ mod run;
 mod schema;
 mod screen;
 mod table;
+mod unreached;
 mod version;
 
 use std::path::PathBuf;

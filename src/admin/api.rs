@@ -27,6 +27,7 @@ use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use rustls::ServerConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -58,6 +59,10 @@ pub struct Api {
 
 impl AdminService for Api {
     const MAY_BE_CUT: bool = false;
+
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.view.tls.load_full()
+    }
 
     async fn respond(
         &self,
@@ -138,7 +143,7 @@ impl Api {
         let from = address(peer);
         // Of an attacker, every connection has another port.
         let cause = match peer {
-            AdminPeer::Tcp(address) => address.ip().to_string(),
+            AdminPeer::Tcp { address, .. } => address.ip().to_string(),
             _ => from.clone(),
         };
         warn_once_a_minute!(
@@ -207,7 +212,7 @@ impl Api {
             }
             Operation::Upgrade => {
                 let how = parsed(body)?;
-                let over_tcp = matches!(peer, AdminPeer::Tcp(_));
+                let over_tcp = matches!(peer, AdminPeer::Tcp { .. });
                 json(&upgrade::upgrade(view, how, over_tcp).await?)
             }
             Operation::Certificates => json(&certificates::certificates(view)),
@@ -245,7 +250,7 @@ fn audited(
 
 fn address(peer: AdminPeer) -> String {
     match peer {
-        AdminPeer::Tcp(address) => address.to_string(),
+        AdminPeer::Tcp { address, .. } => address.to_string(),
         AdminPeer::Unix { .. } => "unix".to_owned(),
         AdminPeer::Successor => "successor".to_owned(),
     }

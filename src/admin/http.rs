@@ -20,18 +20,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 pub use self::activity::AdminActivity;
-use self::activity::{AdminIo, EvictionCost};
+use self::activity::{AdminIo, EvictionCost, HEAD_TIMEOUT};
 use crate::causes::with_causes;
 use crate::drain::{Drain, DrainWatch, Urgency};
 use crate::handover::link::Link;
 use crate::net::bind::ListeningSocket;
-use crate::net::stream::Socket;
+use crate::net::certificate_fault::in_words_of_io;
+use crate::net::stream::{Socket, Stream};
 use crate::net::turns::TurnTask;
+use crate::quota::failure_reports::{FailureReports, warn_once_a_minute};
 
 /// Connections at once; for a further one, another is closed.
 const MAX_CONNECTIONS: usize = 32;
@@ -64,7 +68,12 @@ pub struct AdminServer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminPeer {
     /// A client over TCP.
-    Tcp(SocketAddr),
+    Tcp {
+        /// Its address.
+        address: SocketAddr,
+        /// Whether it has verified the certificate of this server.
+        is_tls: bool,
+    },
     /// A process on this machine, by what the kernel knows of it.
     Unix {
         /// The user that it ran as when it connected.
@@ -80,6 +89,11 @@ pub enum AdminPeer {
 pub trait AdminService: Send + Sync + 'static {
     /// Whether a request that is being served may be cut off for a new connection.
     const MAY_BE_CUT: bool;
+
+    /// TLS of connections over TCP; `None` for plain text.
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        None
+    }
 
     /// Responds to one request. `peer` is the other end of its connection, `activity` what happens on that.
     fn respond(
@@ -148,7 +162,11 @@ impl AcceptSource {
         Ok(match self {
             Self::Tcp(listener) => {
                 let (socket, address) = listener.accept().await?;
-                Some((Socket::Tcp(socket), AdminPeer::Tcp(address)))
+                let peer = AdminPeer::Tcp {
+                    address,
+                    is_tls: false,
+                };
+                Some((Socket::Tcp(socket), peer))
             }
             Self::Unix(listener) => {
                 let socket = listener.accept().await?.0;
@@ -171,6 +189,7 @@ impl AcceptSource {
 async fn accept_all<S: AdminService>(source: AcceptSource, service: Arc<S>, mut drain: DrainWatch) {
     let mut open = OpenConnections::default();
     let mut connections = JoinSet::new();
+    let failures = Arc::new(FailureReports::default());
     let watch = drain.clone();
     loop {
         tokio::select! {
@@ -181,8 +200,14 @@ async fn accept_all<S: AdminService>(source: AcceptSource, service: Arc<S>, mut 
                     if !open.make_room(S::MAY_BE_CUT) { continue }
                     let activity = AdminActivity::new();
                     let (service, watch) = (Arc::clone(&service), watch.clone());
-                    let io = AdminIo::new(socket, Arc::clone(&activity));
-                    let served = serve(io, peer, Arc::clone(&activity), service, watch);
+                    let (activity_there, failures) = (Arc::clone(&activity), Arc::clone(&failures));
+                    let served = async move {
+                        let Some((stream, peer)) = secured(socket, peer, &*service, &failures).await else {
+                            return;
+                        };
+                        let io = AdminIo::new(stream, Arc::clone(&activity_there));
+                        serve(io, peer, activity_there, service, watch).await;
+                    };
                     open.add(activity, connections.spawn(TurnTask::new(served)));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -221,6 +246,41 @@ impl OpenConnections {
     fn add(&mut self, activity: Arc<AdminActivity>, task: AbortHandle) {
         self.0.push((activity, task));
     }
+}
+
+/// The stream of a connection, after its TLS handshake if the service has TLS.
+async fn secured(
+    socket: Socket,
+    peer: AdminPeer,
+    service: &impl AdminService,
+    failures: &FailureReports,
+) -> Option<(Stream, AdminPeer)> {
+    let AdminPeer::Tcp { address, .. } = peer else {
+        return Some((Stream::Plain(socket), peer));
+    };
+    let Some(tls) = service.tls() else {
+        return Some((Stream::Plain(socket), peer));
+    };
+    // Boxed, because the state of a handshake is large.
+    let handshake = Box::pin(TlsAcceptor::from(tls).accept(socket));
+    let error = match tokio::time::timeout(HEAD_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => {
+            let peer = AdminPeer::Tcp {
+                address,
+                is_tls: true,
+            };
+            return Some((Stream::Client(Box::new(stream)), peer));
+        }
+        // It has only looked whether the port is open.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
+        Ok(Err(error)) => in_words_of_io(&error),
+        Err(_) => "it was not complete in time".to_owned(),
+    };
+    warn_once_a_minute!(
+        failures, &address.ip().to_string(), "TLS handshake of an admin connection failed",
+        from = %address, error
+    );
+    None
 }
 
 async fn serve(

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
 use tokio::sync::mpsc;
 
 use super::command::ControlCommand;
@@ -45,6 +46,8 @@ pub struct View {
     pub listening: ArcSwap<Vec<ListenerState>>,
     /// Who may do what over TCP.
     pub access: ArcSwap<AdminAccess>,
+    /// TLS of the interface over TCP; `None` for plain text.
+    pub tls: ArcSwapOption<ServerConfig>,
     /// The senders of refused requests that were logged lately.
     pub refused: FailureReports,
     /// The queue of commands that only the process itself can carry out.

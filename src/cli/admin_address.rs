@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 
 use tidegate::admin::default_socket;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
+
+use super::admin_tls::AdminTls;
+use super::unreached::Unreached;
 
 /// Where the admin interface is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub(super) enum AdminAddress {
     Unix(PathBuf),
     /// A host and a port.
     Tcp(Box<str>),
+    /// A host and a port, with TLS.
+    Tls(Box<str>),
 }
 
 /// A connection to it.
@@ -26,17 +32,11 @@ pub(super) enum AdminAddress {
 pub(super) enum AdminSocket {
     Unix(UnixStream),
     Tcp(TcpStream),
-}
-
-/// Why there is no connection, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unreached {
-    pub(super) why: String,
-    pub(super) cure: String,
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl AdminAddress {
-    /// `unix:/path`, `ADDRESS:PORT`, or nothing for the usual places.
+    /// `unix:/path`, `ADDRESS:PORT`, `https://HOST:PORT`, or nothing for the usual places.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Ok(Self::Usual);
@@ -50,15 +50,17 @@ impl AdminAddress {
         if text.contains('/') && !text.contains("://") {
             return Err(format!("for a unix socket, use unix:{text}"));
         }
-        let address = text.strip_prefix("http://").unwrap_or(text);
+        let secure = text.strip_prefix("https://");
+        let address = secure.or(text.strip_prefix("http://")).unwrap_or(text);
         let address = address.strip_suffix('/').unwrap_or(address);
         let parts = address.rsplit_once(':');
         let is_valid = |(host, port): (&str, &str)| {
             !host.is_empty() && !address.contains('/') && port.parse::<u16>().is_ok()
         };
         match parts.is_some_and(is_valid) {
+            true if secure.is_some() => Ok(Self::Tls(address.into())),
             true => Ok(Self::Tcp(address.into())),
-            false => Err("use unix:/path or ADDRESS:PORT".to_owned()),
+            false => Err("use unix:/path, ADDRESS:PORT or https://HOST:PORT".to_owned()),
         }
     }
 
@@ -66,20 +68,24 @@ impl AdminAddress {
     pub(super) fn host(&self) -> &str {
         match self {
             Self::Usual | Self::Unix(_) => "localhost",
-            Self::Tcp(address) => address,
+            Self::Tcp(address) | Self::Tls(address) => address,
         }
     }
 
+    /// Whether requests to it need a token.
+    pub(super) fn takes_token(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Tls(_))
+    }
+
     /// Connects to it.
-    pub(super) async fn connect(&self) -> Result<AdminSocket, Unreached> {
+    pub(super) async fn connect(&self, tls: &AdminTls) -> Result<AdminSocket, Unreached> {
         match self {
-            Self::Tcp(address) => match TcpStream::connect(&**address).await {
-                Ok(socket) => Ok(AdminSocket::Tcp(socket)),
-                Err(error) => Err(Unreached::checking(format!(
-                    "no tidegate responds at {address}: {}",
-                    in_words(&error)
-                ))),
-            },
+            Self::Tcp(address) => connect_tcp(address).await.map(AdminSocket::Tcp),
+            Self::Tls(address) => {
+                let socket = connect_tcp(address).await?;
+                let stream = tls.handshake(address, socket).await?;
+                Ok(AdminSocket::Tls(Box::new(stream)))
+            }
             Self::Unix(path) => match UnixStream::connect(path).await {
                 Ok(socket) => Ok(AdminSocket::Unix(socket)),
                 Err(error) => Err(unreached(&[(path.clone(), error)])),
@@ -95,20 +101,16 @@ impl fmt::Display for AdminAddress {
             Self::Usual => f.write_str("the admin socket"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(address) => f.write_str(address),
+            Self::Tls(address) => write!(f, "https://{address}"),
         }
     }
 }
 
-impl Unreached {
-    /// With the advice to check whether the process runs, and where.
-    pub(super) fn checking(why: String) -> Self {
-        let cure = "check that it is running and that this is its `admin.bind`; set another address with \
-                    --admin or TIDEGATE_ADMIN (unix:/path or ADDRESS:PORT)";
-        Self {
-            why,
-            cure: cure.to_owned(),
-        }
-    }
+async fn connect_tcp(address: &str) -> Result<TcpStream, Unreached> {
+    TcpStream::connect(address).await.map_err(|error| {
+        let why = format!("no tidegate responds at {address}: {}", in_words(&error));
+        Unreached::checking(why)
+    })
 }
 
 /// Connects to the first place where a process listens that this user may trust. A command carries no secrets
@@ -185,7 +187,9 @@ mod tests {
     fn an_address_is_a_path_or_a_port() {
         let unix = |path: &str| Ok(AdminAddress::Unix(path.into()));
         let tcp = |address: &str| Ok(AdminAddress::Tcp(address.into()));
+        let tls = |address: &str| Ok(AdminAddress::Tls(address.into()));
         let wrong = |text: &str| Err(text.to_owned());
+        let forms = "use unix:/path, ADDRESS:PORT or https://HOST:PORT";
         for (text, expected) in [
             ("", Ok(AdminAddress::Usual)),
             ("unix:/run/admin.sock", unix("/run/admin.sock")),
@@ -201,10 +205,13 @@ mod tests {
                 "/run/admin.sock",
                 wrong("for a unix socket, use unix:/run/admin.sock"),
             ),
-            ("localhost", wrong("use unix:/path or ADDRESS:PORT")),
-            ("localhost:http", wrong("use unix:/path or ADDRESS:PORT")),
-            (":9900", wrong("use unix:/path or ADDRESS:PORT")),
-            ("https://a:9900", wrong("use unix:/path or ADDRESS:PORT")),
+            ("localhost", wrong(forms)),
+            ("localhost:http", wrong(forms)),
+            (":9900", wrong(forms)),
+            ("https://a.example:9900", tls("a.example:9900")),
+            ("https://[::1]:9900/", tls("[::1]:9900")),
+            ("https://a.example", wrong(forms)),
+            ("https://a.example:9900/v1", wrong(forms)),
         ] {
             assert_eq!(AdminAddress::parse(text), expected, "{text}");
         }

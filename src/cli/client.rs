@@ -23,8 +23,10 @@ use tidegate::admin::exchange::exchange;
 use tidegate::causes::with_causes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::admin_address::{AdminAddress, AdminSocket, Unreached};
+use super::admin_address::{AdminAddress, AdminSocket};
+use super::admin_tls::AdminTls;
 use super::argument::whole;
+use super::unreached::Unreached;
 
 /// How long to wait for a response: longer than the process waits for the end of a command.
 const RESPONSE_TIMEOUT: Duration = COMMAND_TIMEOUT.saturating_add(Duration::from_secs(20));
@@ -32,8 +34,8 @@ const RESPONSE_TIMEOUT: Duration = COMMAND_TIMEOUT.saturating_add(Duration::from
 /// How to reach the running tidegate, and how to print its response.
 #[derive(Debug, Clone, Args)]
 pub(super) struct AdminClient {
-    /// Admin socket of the running tidegate (`admin.bind` in its configuration): unix:/path or ADDRESS:PORT
-    /// [default: unix:/run/tidegate/admin.sock, else unix:$XDG_RUNTIME_DIR/tidegate/admin.sock]
+    /// Admin socket of the running tidegate (`admin.bind` in its configuration): unix:/path, ADDRESS:PORT, or
+    /// https://HOST:PORT [default: unix:/run/tidegate/admin.sock, else unix:$XDG_RUNTIME_DIR/tidegate/admin.sock]
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -44,6 +46,8 @@ pub(super) struct AdminClient {
     /// File with a token for the admin interface over TCP (`admin.tokens`, `admin.token_file`)
     #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
     pub(super) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: Box<AdminTls>,
     /// Talk to this older generation, which still drains after an upgrade; `tidegate status` lists them
     #[arg(long, value_name = "NUMBER", value_parser = whole::<u64>)]
     pub(super) generation: Option<u64>,
@@ -182,10 +186,11 @@ impl AdminClient {
         body: Vec<u8>,
     ) -> Result<Bytes, ClientError> {
         let request = self.request(operation, query, body)?;
-        let connected = self.address().connect().await;
+        let connected = self.address().connect(&self.tls).await;
         match connected.map_err(ClientError::Unreached)? {
             AdminSocket::Unix(socket) => self.over(socket, request).await,
             AdminSocket::Tcp(socket) => self.over(socket, request).await,
+            AdminSocket::Tls(stream) => self.over(*stream, request).await,
         }
     }
 
@@ -225,8 +230,8 @@ impl AdminClient {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         // Over a unix socket nothing needs it, and the process there may not be the one whose token it is.
-        let over_tcp = matches!(self.admin, Some(AdminAddress::Tcp(_)));
-        if let Some(path) = self.token_file.as_ref().filter(|_| over_tcp) {
+        let takes_token = self.admin.as_ref().is_some_and(AdminAddress::takes_token);
+        if let Some(path) = self.token_file.as_ref().filter(|_| takes_token) {
             let token = token(path).map_err(|error| {
                 let error = format!("cannot read `{}`: {error}", path.display());
                 let details = Vec::new();

@@ -140,6 +140,15 @@ pub fn listener(
     Ok(Arc::new(config))
 }
 
+/// The TLS configuration of the admin interface; `None` for plain text. Its certificates are in files.
+///
+/// # Errors
+/// [`TlsError::Settings`], [`TlsError::Clients`].
+pub fn admin(tls: Option<&ListenerTls>) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+    tls.map(|tls| listener(tls, None, &Arc::default()))
+        .transpose()
+}
+
 /// The verifier of client certificates.
 fn client_verifier(
     client_auth: Option<&ClientAuth>,

@@ -196,6 +196,7 @@ impl AdminServers {
     /// Publishes the configuration in effect.
     pub(super) fn publish(&self, reloader: &mut Reloader) {
         self.view.access.store(reloader.admin_access());
+        self.view.tls.store(reloader.admin_tls());
         self.view.loaded.store(reloader.loaded());
         self.view.set_listening(reloader.listeners().listening());
     }

@@ -39,6 +39,9 @@ pub enum StartError {
         /// The reason.
         source: ListenFailure,
     },
+    /// The TLS of the admin interface cannot be set up.
+    #[error("`admin.tls`: {0}")]
+    AdminTls(#[from] TlsError),
     /// An upgrade started this process, and the previous process does not hand over.
     #[error("the previous process did not hand over: {0}")]
     Succession(#[source] io::Error),
@@ -116,6 +119,9 @@ pub(super) enum ReloadError {
     /// A listener cannot run.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The TLS of the admin interface cannot be set up.
+    #[error("`admin.tls`: {0}")]
+    AdminTls(#[from] TlsError),
 }
 
 impl ReloadError {

@@ -39,7 +39,7 @@ pub(super) fn of_inputs(inputs: &[Input]) -> Fingerprint {
         .collect()
 }
 
-/// Whether only certificates, client CAs and ticket keys of listeners have changed.
+/// Whether only certificates, client CAs and ticket keys of listeners and of the admin interface have changed.
 pub(super) fn only_certificates_changed(
     config: &Config,
     before: &Fingerprint,
@@ -49,6 +49,7 @@ pub(super) fn only_certificates_changed(
         .listeners
         .iter()
         .filter_map(|listener| listener.tls.as_ref())
+        .chain(&config.admin.tls)
         .flat_map(|tls| {
             let pairs = tls.from_files();
             let pairs = pairs.flat_map(|certificate| [&certificate.cert, &certificate.key]);

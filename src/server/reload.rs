@@ -19,6 +19,7 @@ use crate::config::input_file::{ContentHash, Contents, Input};
 use crate::config::model::{Admin, AdminAccess, Config, ServerConfig};
 use crate::config::sources::SourceText;
 use crate::config::{self, Loaded, Report};
+use crate::net::tls::{self, TlsError};
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::registry::Registry;
@@ -46,6 +47,7 @@ pub(super) struct Reloader {
     started: StartedWith,
     server: ServerConfig,
     admin: Admin,
+    admin_tls: Option<Arc<rustls::ServerConfig>>,
     certificates: ConfiguredCertificates,
 }
 
@@ -70,6 +72,8 @@ pub(super) struct ReloaderParts {
     pub(super) listeners: Listeners,
     /// The lookups of the first configuration have begun.
     pub(super) lookups: Lookups,
+    /// TLS of the admin interface.
+    pub(super) admin_tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Reloader {
@@ -85,6 +89,7 @@ impl Reloader {
             shared,
             mut listeners,
             lookups,
+            admin_tls,
         } = parts;
         listeners.apply(plan).await;
         Self {
@@ -98,6 +103,7 @@ impl Reloader {
             started: StartedWith::of(config),
             server: config.server.clone(),
             admin: config.admin.clone(),
+            admin_tls,
             certificates: ConfiguredCertificates::of(config),
         }
     }
@@ -202,6 +208,23 @@ impl Reloader {
         Arc::new(self.admin.access.clone())
     }
 
+    /// TLS of the admin interface over TCP.
+    pub(super) fn admin_tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.admin_tls.clone()
+    }
+
+    /// TLS of the admin interface with this configuration. An interface that stays at its old address until the
+    /// next start keeps what it has: the new one may have no TLS because it needs none.
+    fn new_admin_tls(
+        &self,
+        config: &Config,
+    ) -> Result<Option<Arc<rustls::ServerConfig>>, TlsError> {
+        match self.started.has_admin_bind(config) {
+            true => tls::admin(config.admin.tls.as_ref()),
+            false => Ok(self.admin_tls.clone()),
+        }
+    }
+
     /// Where files are read.
     pub(super) fn files(&self) -> &FileThread {
         &self.files
@@ -240,12 +263,14 @@ impl Reloader {
         // Everything that can fail comes first, and leaves what is in effect untouched.
         let plan = self.listeners.plan(&config.listeners);
         let plan = plan.map_err(|error| error.located(&places))?;
+        let admin_tls = self.new_admin_tls(&config)?;
         if only_certificates_changed(&config, &self.fingerprint, &fingerprint) {
             log_warnings(&warnings);
             self.listeners.apply(plan).await;
             self.fingerprint = fingerprint;
             self.loaded = shown;
             self.certificates = ConfiguredCertificates::of(&config);
+            self.admin_tls = admin_tls;
             return Ok(ReloadOutcome::Certificates);
         }
         let log = &self.shared.access_log;
@@ -277,6 +302,7 @@ impl Reloader {
         self.certificates = ConfiguredCertificates::of(&config);
         self.server = config.server;
         self.admin.access = config.admin.access;
+        self.admin_tls = admin_tls;
         Ok(ReloadOutcome::Everything)
     }
 

@@ -17,6 +17,11 @@ impl StartedWith {
         }
     }
 
+    /// Whether the admin interface of this process has the address that it is configured to have.
+    pub(super) fn has_admin_bind(&self, config: &Config) -> bool {
+        address(&self.admin.bind) == address(&config.admin.bind)
+    }
+
     /// The keys whose configured values differ from those in effect until the next start.
     pub(super) fn differs_from(&self, config: &Config) -> Vec<&'static str> {
         let (server, admin) = (&config.server, &config.admin);
@@ -27,10 +32,7 @@ impl StartedWith {
                 self.server.core_dumps != server.core_dumps,
             ),
             ("server.log", self.server.log != server.log),
-            (
-                "admin.bind",
-                address(&self.admin.bind) != address(&admin.bind),
-            ),
+            ("admin.bind", !self.has_admin_bind(config)),
             ("admin.mode", mode(&self.admin.bind) != mode(&admin.bind)),
             (
                 "admin.metrics_bind",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -101,6 +101,7 @@ impl Base {
             loaded: ArcSwap::from_pointee(reload::describe(loaded)),
             listening: ArcSwap::default(),
             access: ArcSwap::default(),
+            tls: ArcSwapOption::empty(),
             refused: FailureReports::default(),
             commands: ordering,
             generation,

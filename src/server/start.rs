@@ -25,6 +25,7 @@ use crate::displace::{evict, rebalance};
 use crate::handover::identity::Identity;
 use crate::handover::link::Link;
 use crate::handover::successor::{Inheritance, LeavingPredecessor, Predecessor};
+use crate::net::tls;
 use crate::observe::log::start::{self as logging, Logging};
 use crate::session::Shared;
 use crate::systemd::{self, passed_sockets::PassedSockets};
@@ -89,6 +90,7 @@ impl Process {
         let files = FileWatch::new();
         let (view, orders) = base.view(loaded, logging, inheritance.generation);
         let older = inheritance.older();
+        let admin_tls = tls::admin(config.admin.tls.as_ref())?;
         let places = &loaded.bind_places;
         let admin_sockets = AdminSockets::open(&config.admin, &mut inheritance.listeners.sockets)
             .map_err(|error| error.located(places))?;
@@ -110,6 +112,7 @@ impl Process {
             shared: Arc::clone(shared),
             listeners,
             lookups: base.lookups,
+            admin_tls,
         };
         let reloader = Reloader::start(start.path, loaded, parts, plan).await;
         let mut process = Self {

@@ -64,6 +64,12 @@ fn complete(table: &mut toml::Table) {
             .or_insert("letsencrypt".to_owned().into());
         shown.entry("terms_agreed").or_insert(true.into());
     }
+    if let Some(admin) = table.get_mut("admin").and_then(|it| it.as_table_mut())
+        && admin.contains_key("tls")
+    {
+        admin.entry("bind").or_insert("127.0.0.1:9900".into());
+        admin.entry("token_file").or_insert("admin.token".into());
+    }
     let certificate = || {
         let pair = toml::Table::from_iter([
             ("cert".to_owned(), "chat.pem".into()),

@@ -13,6 +13,7 @@ mod acme_keepers;
 mod admin;
 mod admin_access;
 mod admin_socket;
+mod admin_tls;
 mod backpressure;
 mod balance;
 mod certificates;

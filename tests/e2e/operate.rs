@@ -446,7 +446,7 @@ async fn mistakes_are_explained_in_plain_words() {
         (
             &["status", "--admin", "x"],
             2,
-            "use unix:/path or ADDRESS:PORT",
+            "use unix:/path, ADDRESS:PORT or https://HOST:PORT",
         ),
         (
             &["status", "--admin", &traffic],

@@ -47,8 +47,8 @@ impl Requester {
         match peer {
             AdminPeer::Successor => Ok(Self::Successor),
             AdminPeer::Unix { user, pid } => Ok(Self::Process { user, pid }),
-            AdminPeer::Tcp(_) => {
-                check_site(parts)?;
+            AdminPeer::Tcp { is_tls, .. } => {
+                check_site(parts, is_tls)?;
                 match access.find(&parts.headers)? {
                     Some(token) => Ok(Self::Token {
                         name: Arc::clone(&token.name),
@@ -151,17 +151,20 @@ impl AdminAccess {
 }
 
 /// Refuses what a web page of another site may have sent.
-fn check_site(parts: &Parts) -> Result<(), ApiError> {
+fn check_site(parts: &Parts, is_tls: bool) -> Result<(), ApiError> {
     // A name in `Host` may be an attacker's that resolves to this address (DNS rebinding): the browser
-    // would take this for the attacker's own site, and let its pages read the responses.
-    let Some(host) = only(&parts.headers, HOST.as_str()).filter(|host| is_address(host)) else {
+    // would take this for the attacker's own site, and let its pages read the responses. With TLS, it would
+    // find no certificate for that name.
+    let host = only(&parts.headers, HOST.as_str());
+    let Some(host) = host.filter(|host| is_tls || is_address(host)) else {
         return Err(forbidden(
             "over TCP, use the IP address or `localhost` as the host",
         ));
     };
     if parts.headers.contains_key(ORIGIN) {
         let origin = only(&parts.headers, ORIGIN.as_str());
-        if origin.and_then(|origin| origin.strip_prefix("http://")) != Some(host) {
+        let scheme = if is_tls { "https://" } else { "http://" };
+        if origin.and_then(|origin| origin.strip_prefix(scheme)) != Some(host) {
             return Err(forbidden(
                 "requests from pages of other origins are refused",
             ));
@@ -228,12 +231,24 @@ mod tests {
 
     /// The status of a request over TCP with these fields.
     fn status(fields: &[(&str, &str)], operation: Operation, access: &AdminAccess) -> u16 {
+        status_over(false, fields, operation, access)
+    }
+
+    fn status_over(
+        is_tls: bool,
+        fields: &[(&str, &str)],
+        operation: Operation,
+        access: &AdminAccess,
+    ) -> u16 {
         let mut request = Request::builder();
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let peer = AdminPeer::Tcp(([127, 0, 0, 1], 40_000).into());
+        let peer = AdminPeer::Tcp {
+            address: ([127, 0, 0, 1], 40_000).into(),
+            is_tls,
+        };
         let allowed = Requester::of(&parts, peer, access)
             .and_then(|requester| requester.check(operation, access));
         allowed.map_or_else(|error| error.status.as_u16(), |()| 200)
@@ -270,6 +285,20 @@ mod tests {
         assert_eq!(with("null"), 403);
         let from = |site| status(&[HOST_FIELD, ("sec-fetch-site", site)]);
         assert_eq!((from("cross-site"), from("none")), (403, 200));
+        // Over TLS the certificate protects the name.
+        let over_tls =
+            |fields: &[(&str, &str)]| status_over(true, fields, Operation::Status, &open);
+        let named = ("host", "admin.example:9900");
+        assert_eq!(over_tls(&[named]), 200);
+        assert_eq!(
+            over_tls(&[named, ("origin", "https://admin.example:9900")]),
+            200
+        );
+        assert_eq!(
+            over_tls(&[named, ("origin", "http://admin.example:9900")]),
+            403
+        );
+        assert_eq!(over_tls(&[named, ("origin", "https://evil.example")]), 403);
     }
 
     #[test]

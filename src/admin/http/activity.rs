@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::net::stream::Socket;
+use crate::net::stream::Stream;
 use crate::net::turns::TurnStream;
 
 /// How long a client may take to send a request head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may be idle after a response. Longer than the usual interval between two scrapes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -140,18 +140,20 @@ impl Drop for ServingGuard<'_> {
     }
 }
 
-/// The socket that hyper reads and writes.
+/// The stream that hyper reads and writes.
 #[derive(Debug)]
 pub(super) struct AdminIo {
-    stream: TurnStream<Socket>,
+    stream: TurnStream<Stream>,
+    is_tls: bool,
     activity: Arc<AdminActivity>,
 }
 
 impl AdminIo {
-    /// Notes the activity of `socket`.
-    pub(super) fn new(socket: Socket, activity: Arc<AdminActivity>) -> Self {
+    /// Notes the activity of `stream`.
+    pub(super) fn new(stream: Stream, activity: Arc<AdminActivity>) -> Self {
         Self {
-            stream: TurnStream::new(socket),
+            is_tls: stream.is_tls(),
+            stream: TurnStream::new(stream),
             activity,
         }
     }
@@ -196,8 +198,12 @@ impl AsyncWrite for AdminIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets have no buffer of their own: a flush never waits.
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        // TLS has a buffer. Sockets have none of their own, so a flush of one says nothing about its client.
+        match self.is_tls {
+            true => self.activity.note_write(result),
+            false => result,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -111,7 +111,7 @@ fn drawn(text: &str, size: ScreenSize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::admin_address::Unreached;
+    use crate::cli::unreached::Unreached;
 
     #[test]
     fn without_a_response_the_latest_output_stays_and_its_time_is_shown() {

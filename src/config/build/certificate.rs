@@ -111,7 +111,7 @@ impl Builder<'_> {
         is_whole
     }
 
-    fn certificate_in_files(&mut self, section: &Section) -> Option<CertificateConfig> {
+    pub(super) fn certificate_in_files(&mut self, section: &Section) -> Option<CertificateConfig> {
         // Both are read, so that both errors are reported at once.
         let (cert, key) = (self.file(section, "cert"), self.file(section, "key"));
         let (cert, key) = (cert?, key?);

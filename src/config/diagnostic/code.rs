@@ -84,6 +84,8 @@ codes! {
         AnyOrigin = "any-origin";
         /// The admin interface is reachable from other machines.
         OpenAdmin = "open-admin";
+        /// Tokens of the admin interface cross the network in plain text.
+        PlainToken = "plain-token";
         /// Every user of the machine can read or write a key.
         LooseMode = "loose-mode";
         /// A certificate has expired.

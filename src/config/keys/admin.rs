@@ -1,6 +1,6 @@
 //! `[admin]`.
 
-use super::{KeyTable, ValueKind, key};
+use super::{KeyTable, ValueKind, key, optional_table};
 
 pub(super) const ADMIN: KeyTable = KeyTable {
     doc: "These settings control the admin interface, which `tidegate status` and other operator commands connect to.",
@@ -45,6 +45,7 @@ token_file = "admin.token""#,
             r#"bind = "127.0.0.1:9900"
 read = "open""#,
         ),
+        optional_table("tls", &TLS),
         key(
             "metrics_bind",
             ValueKind::Bind,
@@ -52,6 +53,45 @@ read = "open""#,
             "`/metrics`, `/healthz` and `/readyz` are served on this address, read-only and without authentication; without this key, they are not served.",
         )
         .shown(r#"metrics_bind = "127.0.0.1:9901""#),
+    ],
+};
+
+const TLS: KeyTable = KeyTable {
+    doc: "These settings make the admin interface speak TLS, over TCP only; without this table, tokens cross the network in plain text.",
+    keys: &[
+        key(
+            "cert",
+            ValueKind::File,
+            "",
+            "This PEM file contains the certificate chain of the admin interface, its own certificate first. A new certificate in it is applied automatically.",
+        )
+        .shown(
+            r#"cert = "chat.pem"
+key = "chat.key""#,
+        )
+        .required(),
+        key(
+            "key",
+            ValueKind::File,
+            "",
+            "This PEM file contains the private key of the certificate.",
+        )
+        .shown(
+            r#"cert = "chat.pem"
+key = "chat.key""#,
+        )
+        .required(),
+        key(
+            "client_ca",
+            ValueKind::File,
+            "",
+            "Clients must present a certificate issued by one of the CA certificates in this PEM file, in addition to a token; without this key, they are not asked for one.",
+        )
+        .shown(
+            r#"cert = "chat.pem"
+key = "chat.key"
+client_ca = "clients.pem""#,
+        ),
     ],
 };
 

@@ -47,11 +47,16 @@ fn operators_are_not_for_everybody() {
     let token = "token_file = \"admin.token\"";
     let open = "read = \"open\"";
     let both = &format!("{token}\n{open}");
+    let tls = "tls = { cert = \"a.pem\", key = \"a.key\" }";
+    let mutual = &tls.replace(" }", ", client_ca = \"a.pem\" }");
     for (bind, lines, expected) in [
         ("0.0.0.0:9900", open, &["open-admin"][..]),
-        ("0.0.0.0:9900", both, &["open-admin"]),
+        ("0.0.0.0:9900", both, &["open-admin", "plain-token"]),
         ("0.0.0.0:9900", "", &["no-effect"]),
-        ("0.0.0.0:9900", token, &[]),
+        ("0.0.0.0:9900", token, &["plain-token"]),
+        ("0.0.0.0:9900", &format!("{token}\n{tls}"), &[]),
+        ("0.0.0.0:9900", &format!("{both}\n{tls}"), &["open-admin"]),
+        ("0.0.0.0:9900", &format!("{both}\n{mutual}"), &[]),
         ("127.0.0.1:9900", open, &[]),
         ("127.0.0.1:9900", token, &[]),
         ("127.0.0.1:9900", "", &["no-effect"]),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Bind, Secret};
+use super::{Bind, ListenerTls, Secret};
 
 /// The admin interface, which operators connect to.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub struct Admin {
     pub is_default: bool,
     /// Who may do what over TCP.
     pub access: AdminAccess,
+    /// TLS of the interface over TCP; `None` for plain text.
+    pub tls: Option<ListenerTls>,
     /// The address of metrics and health; `None` if they are not served.
     pub metrics_bind: Option<Bind>,
 }

@@ -13,7 +13,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::sync::watch;
-use tokio_rustls::TlsConnector;
 
 use super::endpoint::Endpoint;
 use super::wire::{HANDSHAKE, Wire};
@@ -151,12 +150,7 @@ impl Proxy {
         config: Arc<rustls::ClientConfig>,
         name: &str,
     ) -> Wire {
-        let address = self.address_of(listener);
-        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
-        socket.set_nodelay(true).unwrap();
-        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
-        let handshake = TlsConnector::from(config).connect(name, socket);
-        Wire::over(within("a TLS handshake", handshake).await.unwrap())
+        Wire::connect_tls(self.address_of(listener), config, name).await
     }
 
     /// Opens a tunnel and reads the head of the 101.

@@ -4,12 +4,14 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use super::frames::frame;
 use super::within;
@@ -67,6 +69,19 @@ impl Wire {
     pub(crate) async fn echoes(&mut self) {
         self.send(frame(0x81, Some([1, 2, 3, 4]), b"still")).await;
         assert_eq!(self.exactly(7).await, b"\x81\x05still");
+    }
+
+    /// Connects with TLS to the server of this name.
+    pub(crate) async fn connect_tls(
+        address: SocketAddr,
+        config: Arc<rustls::ClientConfig>,
+        name: &str,
+    ) -> Self {
+        let socket = TcpStream::connect(address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+        let handshake = TlsConnector::from(config).connect(name, socket);
+        Self::over(within("a TLS handshake", handshake).await.unwrap())
     }
 
     pub(crate) async fn connect(address: SocketAddr) -> Self {
