@@ -67,12 +67,12 @@ async function scan(check, listener, port) {
     try {
       // Protocols, ciphers, forward secrecy, preferences, certificate, known attacks.
       run('testssl', '--quiet', '--warnings', 'off', '--color', '0', '--severity', 'MEDIUM', '--add-ca', 'ca.pem',
-        '--ip', '127.0.0.1', '--overwrite', '--jsonfile', 'found.json', '-p', '-s', '-f', '-P', '-S', '-U', `localhost:${port}`)
+        '--ip', '127.0.0.1', '--jsonfile', `${listener}.json`, '-p', '-s', '-f', '-P', '-S', '-U', `localhost:${port}`)
     } catch (error) {
       // Its exit code counts what it would rather have; what counts here is in the file.
       if (error.status === null || error.status > 200) throw error
     }
-    const found = JSON.parse(readFileSync(join(folder, 'found.json'), 'utf8'))
+    const found = JSON.parse(readFileSync(join(folder, `${listener}.json`), 'utf8'))
     const bad = found.filter(({ severity }) => ['MEDIUM', 'HIGH', 'CRITICAL', 'FATAL'].includes(severity))
     if (bad.length > 0) throw new Error(JSON.stringify(bad, null, 2))
   })
