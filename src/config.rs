@@ -16,6 +16,7 @@ mod files;
 pub mod key_set;
 mod include;
 pub mod endpoints_file;
+pub mod endpoint_map;
 pub mod ports;
 pub mod descriptor_budget;
 mod build;

@@ -19,6 +19,7 @@ pub mod claims;
 pub mod redaction;
 pub mod revoked;
 pub mod sticky_cookie;
+pub mod endpoint_cookie;
 pub mod request_key;
 pub mod trace_context;
 pub mod stripped_prefix;

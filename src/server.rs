@@ -10,6 +10,7 @@ mod certificate_upkeep;
 mod certificates;
 mod cgroup;
 mod discovery;
+mod endpoint_maps;
 mod errors;
 mod file_thread;
 mod fingerprint;

@@ -118,8 +118,7 @@ async fn respond(
     };
     let traits = incoming.key_traits(&parts.headers, target);
     let reserved = |upstream: &Upstream| incoming.connection.reserved.endpoint(upstream);
-    let branches = split::branches(&route, traits, reserved, fastrand::f64);
-    let branches = branches.ok_or(Rejection::NoRoute)?;
+    let branches = split::branches(&route, traits, reserved, fastrand::f64)?;
     let request = RequestOnRoute {
         incoming,
         target,

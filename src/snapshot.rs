@@ -3,11 +3,14 @@
 //! A reload builds a new snapshot from the current one, so that counts continue. Listeners are not
 //! part of it, because sockets are not swapped.
 
+mod naming;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderName;
 
+pub use self::naming::EndpointNaming;
 use crate::auth::Authenticator;
 use crate::config::model::{self, Config, DisplacementPolicy, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
@@ -43,6 +46,8 @@ pub struct Route {
     pub settings: model::RouteConfig,
     /// The upstreams of the route: one, several if it has a split, none if it redirects or responds.
     pub branches: Box<[RouteBranch]>,
+    /// How requests name the endpoint that they go to, if they do.
+    pub naming: Option<EndpointNaming>,
     /// The number of its tunnels, if that is limited; it continues across reloads.
     pub tunnels: Arc<Quota>,
     /// Who establishes the identity of its clients; `None` if it has no `auth`.
@@ -304,6 +309,7 @@ impl Route {
             .collect();
         Ok(Arc::new(Self {
             branches: branches?,
+            naming: settings.naming.as_ref().map(EndpointNaming::new),
             tunnels,
             auth,
             limits: Arc::new(settings.limits),

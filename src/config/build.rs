@@ -22,7 +22,7 @@ pub(super) use self::auth::AuthPlaces;
 use super::diagnostic::{Code, Diagnostic};
 use super::files;
 use super::input_file::{self, ContentHash, Contents, Input};
-use super::model::{AcmeConfig, CertificateConfig, Config, Keepalive, Nets};
+use super::model::{AcmeConfig, CertificateConfig, Config, Keepalive, Nets, UpstreamConfig};
 use super::raw::{ConfigValue, Located, Section};
 use super::sources::{SourceId, Sources, Span};
 use super::unreadable;
@@ -126,6 +126,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
         sources,
         inputs: BTreeMap::new(),
         authorities: Vec::new(),
+        upstreams: Vec::new(),
         authority_names: names(root, "acme"),
         places: Places::default(),
         diagnostics,
@@ -145,17 +146,17 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     let auth = root.named("auth").into_iter();
     let auth = auth.filter_map(|(name, section)| builder.auth(&name, &section.value));
     let auth = auth.map(Arc::new).collect();
+    // Before the routes, which may sign cookies with a secret of theirs.
+    for (name, section) in root.named("upstream") {
+        let upstream = builder.upstream(&name, &section.value);
+        builder.upstreams.extend(upstream);
+    }
     let mut routes = Vec::new();
     for (position, at) in root.list("route").iter().enumerate() {
         if let ConfigValue::Section(section) = &at.value {
             routes.extend(builder.route(position, at, section));
         }
     }
-    let upstreams = root
-        .named("upstream")
-        .iter()
-        .filter_map(|(name, section)| builder.upstream(name, &section.value))
-        .collect();
     let server = root.section("server");
     let config = Config {
         server: builder.server(&server),
@@ -164,7 +165,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
         auth,
         listeners,
         routes,
-        upstreams,
+        upstreams: builder.upstreams,
         inputs: inputs(&builder.inputs),
     };
     Built {
@@ -183,7 +184,9 @@ struct Builder<'a> {
     inputs: BTreeMap<PathBuf, Contents>,
     /// The certificate authorities that were read before the listeners.
     authorities: Vec<Arc<AcmeConfig>>,
-    /// The names of all of them, valid or not; `None` if more may be meant.
+    /// The upstreams that were read before the routes.
+    upstreams: Vec<UpstreamConfig>,
+    /// The names of all authorities, valid or not; `None` if more may be meant.
     authority_names: Option<Vec<String>>,
     places: Places,
     diagnostics: &'a mut Vec<Diagnostic>,

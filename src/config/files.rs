@@ -24,8 +24,8 @@ use zeroize::Zeroizing;
 
 use super::model::{Secret, TicketKeysFile};
 
-/// The minimum size of the secret that signs sticky cookies, in bytes.
-const MIN_STICKY_BYTES: usize = 32;
+/// The minimum size of a secret that signs cookies, in bytes.
+const MIN_SECRET_BYTES: usize = 32;
 
 /// The minimum length of the admin token, in characters.
 const MIN_TOKEN_LENGTH: usize = 16;
@@ -61,12 +61,12 @@ fn ticket_secret(line: &str) -> Option<Secret> {
     matches!(bytes.len(), TicketKeysFile::SHORT | TicketKeysFile::LONG).then(|| Secret::new(bytes))
 }
 
-/// The secret that signs sticky cookies: random bytes in any form.
-pub(super) fn sticky_secret(path: &Path, bytes: &[u8]) -> Result<Secret, String> {
+/// A secret that signs cookies: random bytes in any form.
+pub(super) fn signing_secret(path: &Path, bytes: &[u8]) -> Result<Secret, String> {
     let secret = secret(bytes);
-    if secret.len() < MIN_STICKY_BYTES {
+    if secret.len() < MIN_SECRET_BYTES {
         return Err(format!(
-            "`{}` contains less than {MIN_STICKY_BYTES} bytes; create one with `openssl rand -hex 32`",
+            "`{}` contains less than {MIN_SECRET_BYTES} bytes; create one with `openssl rand -hex 32`",
             path.display()
         ));
     }

@@ -15,6 +15,7 @@ mod host;
 mod limits;
 mod listener;
 mod log;
+mod naming;
 mod origin;
 mod path;
 mod request_key;
@@ -46,6 +47,7 @@ pub use self::listener::{
     ListenerTls, Rate, TicketKeysFile, TlsPolicy, TlsVersion,
 };
 pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
+pub use self::naming::{EndpointMap, NameSource, NamingConfig};
 pub use self::origin::{Origin, OriginPattern};
 pub use self::path::{has_dot_segment, loose_path, normal_path};
 pub use self::request_key::RequestKey;

@@ -94,6 +94,9 @@ rejections! {
         "Who you are cannot be established at the moment. Please try again soon.";
     /// No route matches.
     NoRoute = NOT_FOUND, "no-route", "Nothing is served at this host and path.";
+    /// The request names no endpoint of the route, which has `endpoint`.
+    EndpointUnknown = NOT_FOUND, "endpoint-unknown",
+        "The request names no backend that is known here.";
     /// The client stopped sending the request body.
     RequestBodyTimeout = REQUEST_TIMEOUT, "request-body-timeout",
         "The request body was not received in time.";

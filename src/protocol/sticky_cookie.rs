@@ -24,7 +24,7 @@ const TIME: usize = 4;
 const SIGNATURE: usize = 16;
 
 /// How many cookies of one name are verified, which costs a signature each: the client decides how many it sends.
-const MAX_VERIFIED: usize = 8;
+pub(super) const MAX_VERIFIED: usize = 8;
 
 /// The value of the first cookie of this name (RFC 6265 section 4.2.1). It is bytes: browsers send
 /// what a page has set, and another cookie that is not ASCII must not hide this one.

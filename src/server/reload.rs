@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use super::certificates::ConfiguredCertificates;
 use super::discovery::{self, Lookups};
+use super::endpoint_maps;
 use super::errors::ReloadError;
 use super::file_thread::FileThread;
 use super::fingerprint::{Fingerprint, of_inputs, only_certificates_changed};
@@ -158,12 +159,15 @@ impl Reloader {
         &self.fingerprint
     }
 
-    /// The endpoint files in use.
+    /// The endpoint files and the endpoint maps in use.
     pub(super) fn endpoint_files(&self) -> Vec<PathBuf> {
-        discovery::files(&self.shared.snapshot.load())
+        let snapshot = self.shared.snapshot.load();
+        let mut files = discovery::files(&snapshot);
+        files.extend(endpoint_maps::files(&snapshot));
+        files
     }
 
-    /// Applies the contents of endpoint files, if they have changed; returns whether any have.
+    /// Applies the contents of endpoint files and endpoint maps, if they have changed; returns whether any have.
     pub(super) fn apply_endpoint_files(&mut self, files: Vec<(PathBuf, Contents)>) -> bool {
         let snapshot = self.shared.snapshot.load();
         let mut changed = false;
@@ -171,6 +175,7 @@ impl Reloader {
             let hash = ContentHash::of(&contents);
             if self.fingerprint.get(&path) != Some(&hash) {
                 discovery::apply_file(&snapshot, &path, &contents);
+                endpoint_maps::apply_file(&snapshot, &path, &contents);
                 self.fingerprint.insert(path, hash);
                 changed = true;
             }

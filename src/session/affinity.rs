@@ -24,6 +24,7 @@ pub fn of(upstream: &Upstream, traits: KeyTraits<'_>) -> (Affinity, Option<Stick
     let key = upstream.hash_key();
     let key = key.and_then(|key| traits.value(key));
     let affinity = Affinity {
+        named: None,
         hash: key.map(|key| balance::key_hash(&key)),
         sticky: sticky_cookie.map(|sticky_cookie| sticky_cookie.to),
         reserved: None,

@@ -15,7 +15,7 @@ use crate::upstream::endpoint::{EndpointState, Lease};
 use crate::upstream::group::PickError;
 use crate::upstream::health::SessionFailure;
 
-/// The endpoints that a session has tried, and the number of attempts that are left.
+/// The endpoints that a session has tried (if the request names one, that one again), and the number of attempts that are left.
 pub(super) struct Attempts<'a> {
     routed: &'a RoutedRequest<'a>,
     tried: Vec<u64>,
@@ -204,17 +204,36 @@ impl<'a> Attempts<'a> {
             return None;
         }
         series.retried.add(1);
+        self.report_retry(lease, &next, response);
+        Some(next)
+    }
+
+    fn report_retry(&self, lease: &Lease, next: &Lease, response: &str) {
+        let cause = format!("retrying: {response}");
+        let session = self.routed.facts.session;
+        let (endpoint, next) = (lease.endpoint(), next.endpoint());
+        if endpoint.id == next.id {
+            warn_once_a_minute!(
+                endpoint.reports,
+                &cause,
+                "retrying on the same endpoint, which the request names",
+                %session,
+                upstream = %self.routed.upstream.name,
+                endpoint = %endpoint.label,
+                response
+            );
+            return;
+        }
         warn_once_a_minute!(
-            lease.endpoint().reports,
-            &format!("retrying: {response}"),
+            endpoint.reports,
+            &cause,
             "retrying on another endpoint",
             %session,
-            upstream = %upstream.name,
-            %endpoint,
+            upstream = %self.routed.upstream.name,
+            endpoint = %endpoint.label,
             response,
-            next = %next.endpoint().label
+            next = %next.label
         );
-        Some(next)
     }
 }
 

@@ -4,9 +4,10 @@
 
 use super::affinity;
 use crate::config::model::LeadsTo;
+use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::KeyTraits;
 use crate::protocol::sticky_cookie::StickyCookie;
-use crate::snapshot::Route;
+use crate::snapshot::{Route, RouteBranch};
 use crate::upstream::balance;
 use crate::upstream::group::{Affinity, Availability, Upstream};
 
@@ -28,6 +29,8 @@ pub struct Branch<'a> {
 pub enum BranchReason {
     /// There is only one.
     Only,
+    /// The request names an endpoint, and only these have one of that name.
+    Named,
     /// The client has a connection of its own to an endpoint of this one.
     Reserved,
     /// The client has a sticky cookie of this one, which is its newest.
@@ -51,38 +54,44 @@ pub struct Branches<'a> {
     pub instead_of: Option<&'a str>,
 }
 
-/// The branches of `route` for a request. `reserved` finds the endpoint of an upstream to which the client has
-/// a connection of its own; `chance` is a number from 0 to 1, for a request without any other reason.
+/// The branches of `route` for a request; if it has to name its endpoint, those that have one of that name.
+/// `reserved` finds the endpoint of an upstream to which the client has a connection of its own; `chance` is a
+/// number from 0 to 1, for a request without any other reason.
+///
+/// # Errors
+/// [`Rejection::EndpointUnknown`]; [`Rejection::NoRoute`] for a route without upstreams.
 pub fn branches<'a>(
     route: &'a Route,
     traits: KeyTraits<'_>,
     reserved: impl Fn(&Upstream) -> Option<u64>,
     chance: impl FnOnce() -> f64,
-) -> Option<Branches<'a>> {
-    let branch = |upstream: &'a Upstream, weight| {
-        let (mut affinity, sticky_cookie) = affinity::of(upstream, traits);
-        affinity.reserved = reserved(upstream);
+) -> Result<Branches<'a>, Rejection> {
+    let branch = |each: &'a RouteBranch| {
+        let (mut affinity, sticky_cookie) = affinity::of(&each.upstream, traits);
+        affinity.reserved = reserved(&each.upstream);
         Branch {
-            upstream,
-            weight,
+            upstream: &*each.upstream,
+            weight: each.weight,
             affinity,
             sticky_cookie,
         }
     };
     let LeadsTo::Split(split) = &route.settings.leads_to else {
-        let only = route.branches.first()?;
-        return Some(Branches {
-            first: branch(&only.upstream, only.weight),
+        let mut only = [branch(route.branches.first().ok_or(Rejection::NoRoute)?)];
+        bind_to_named(&mut only, route, traits)?;
+        let [first] = only;
+        return Ok(Branches {
+            first,
             others: Vec::new(),
             reason: BranchReason::Only,
             instead_of: None,
         });
     };
-    let mut left: Vec<Branch<'a>> = route
-        .branches
-        .iter()
-        .map(|each| branch(&each.upstream, each.weight))
-        .collect();
+    let mut left: Vec<Branch<'a>> = route.branches.iter().map(branch).collect();
+    let is_named = bind_to_named(&mut left, route, traits)?;
+    if is_named {
+        left.retain(|branch| branch.affinity.named.is_some());
+    }
     let newest = newest_cookie(&mut left);
     let key = split.by.as_ref().and_then(|key| traits.value(key));
     let (point, mut reason) = match key {
@@ -103,7 +112,12 @@ pub fn branches<'a>(
     while let Some(at) = balance::drawn(left.iter().map(|branch| branch.weight), point) {
         ordered.push(left.remove(at));
     }
-    let chosen = ordered.first()?;
+    if is_named {
+        reason = BranchReason::Named;
+        // A weight of 0 keeps those away that may go elsewhere.
+        ordered.append(&mut left);
+    }
+    let chosen = ordered.first().ok_or(Rejection::NoRoute)?;
     let availability = |branch: &Branch<'_>| branch.upstream.availability(branch.affinity);
     let serves = availability(chosen) == Availability::Serving;
     let chosen = &*chosen.upstream.name;
@@ -112,12 +126,35 @@ pub fn branches<'a>(
         ordered.sort_by_cached_key(availability);
     }
     let first = ordered.remove(0);
-    Some(Branches {
+    Ok(Branches {
         instead_of: (*first.upstream.name != *chosen).then_some(chosen),
         first,
         others: ordered,
         reason,
     })
+}
+
+/// Binds the request to the endpoint that it names, in each branch that has one of that name, and returns whether one
+/// has. If none has, the route decides whether the request may go to any endpoint.
+fn bind_to_named(
+    branches: &mut [Branch<'_>],
+    route: &Route,
+    traits: KeyTraits<'_>,
+) -> Result<bool, Rejection> {
+    let Some(naming) = &route.naming else {
+        return Ok(false);
+    };
+    let mut is_named = false;
+    if let Some(name) = naming.name(traits, affinity::seconds()) {
+        for branch in branches {
+            branch.affinity.named = branch.upstream.named(&name);
+            is_named |= branch.affinity.named.is_some();
+        }
+    }
+    match is_named || naming.falls_back {
+        true => Ok(is_named),
+        false => Err(Rejection::EndpointUnknown),
+    }
 }
 
 /// When the sticky cookie of a branch was issued.

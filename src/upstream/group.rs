@@ -8,8 +8,8 @@ mod pick;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-pub use self::pick::{Affinity, Availability, PickError};
-use self::pick::{Endpoint, Group};
+pub use self::pick::{Affinity, Availability, NameTag, PickError};
+use self::pick::{Endpoint, Group, TaggedName};
 use super::endpoint::{EndpointState, Lease, locked};
 use super::health::{EndpointHealth, HealthStatus};
 use super::queue::QueueError;
@@ -176,7 +176,7 @@ impl Upstream {
                     max_in_flight: endpoint.max_tunnels.unwrap_or(usize::MAX),
                     is_drained: endpoint.drain,
                     is_backup: endpoint.backup,
-                    name: endpoint.name.as_deref().map(Into::into),
+                    name: endpoint.name.as_deref().map(TaggedName::new),
                     tag: sticky.map(|sticky| sticky.signer.tag(&state.label)),
                     state,
                 }
@@ -201,7 +201,7 @@ impl Upstream {
     pub fn members(&self) -> Vec<Member> {
         let group = locked(&self.group);
         let members = group.endpoints.iter().map(|endpoint| Member {
-            name: endpoint.name.clone(),
+            name: endpoint.name.as_ref().map(|it| Arc::clone(&it.text)),
             state: Arc::clone(&endpoint.state),
             weight: endpoint.weight(),
             max_in_flight: (endpoint.max_in_flight != usize::MAX).then_some(endpoint.max_in_flight),
@@ -259,6 +259,13 @@ impl Upstream {
         Some(sticky.signer.tag(&endpoint.label))
     }
 
+    /// What stands for an endpoint of this name; `None` if there is none.
+    pub fn named(&self, name: &str) -> Option<NameTag> {
+        let group = locked(&self.group);
+        let mut names = group.endpoints.iter().filter_map(|it| it.name.as_ref());
+        names.find(|it| *it.text == *name).map(TaggedName::tag)
+    }
+
     /// Picks an endpoint that is not among `tried`, and leases it. Picking and leasing happen under one
     /// short lock: two sessions that pick at once see each other's lease, so neither do both take
     /// the last place of an endpoint, nor do both find the same one the least loaded.
@@ -305,7 +312,9 @@ impl Upstream {
         tried: &[u64],
     ) -> Result<Lease, PickError> {
         let queue = &self.state.queue;
-        let Some(limits) = self.picking().queue else {
+        // A request that names its endpoint does not wait: at the head of the queue, it would hold up all others
+        // until that one has room.
+        let Some(limits) = self.picking().queue.filter(|_| affinity.named.is_none()) else {
             return self.pick(affinity, tried);
         };
         // A request must not overtake those that already wait. One that enters the queue between

@@ -98,8 +98,12 @@ fn complete(table: &mut toml::Table) {
     }
     complete_upstream(table);
     complete_auth(table);
+    if table["route"][0].get("endpoint").is_some() {
+        name_endpoints(table);
+    }
     let listener = table["listener"]["public"].as_table_mut().unwrap();
     let redirects = listener.contains_key("redirect_to_https");
+    let upstreams = table["upstream"].as_table().unwrap().clone();
     let route = table["route"][0].as_table_mut().unwrap();
     if redirects {
         route.insert("listeners".to_owned(), vec!["public"].into());
@@ -108,7 +112,10 @@ fn complete(table: &mut toml::Table) {
     if route.contains_key("split") || route.contains_key("split_by") {
         complete_split(table);
     } else if !leads_elsewhere.iter().any(|key| route.contains_key(*key)) {
-        route.insert("upstream".to_owned(), "chat".into());
+        let own = route.get("upstream").and_then(toml::Value::as_str);
+        if !own.is_some_and(|own| upstreams.contains_key(own)) {
+            route.insert("upstream".to_owned(), "chat".into());
+        }
     } else {
         table.remove("upstream");
     }
@@ -175,6 +182,15 @@ fn complete_split(table: &mut toml::Table) {
     by.or_insert("client_ip".into());
 }
 
+/// Gives a name to the endpoint that stands around an example whose requests name theirs.
+fn name_endpoints(table: &mut toml::Table) {
+    let endpoints = &mut table["upstream"]["chat"]["endpoints"][0];
+    if let Some(address) = endpoints.as_str().map(str::to_owned) {
+        let name = ("name".to_owned(), "game-7".into());
+        *endpoints = toml::Table::from_iter([("address".to_owned(), address.into()), name]).into();
+    }
+}
+
 /// Adds what the example of a single key needs to be valid in its upstream.
 fn complete_upstream(table: &mut toml::Table) {
     let upstream = table["upstream"]["chat"].as_table_mut().unwrap();
@@ -239,6 +255,7 @@ pub(super) fn folder() -> tempfile::TempDir {
         "tickets.key",
         "sticky.key",
         "tokens.key",
+        "server.key",
         "admin.token",
         "dashboard.token",
         "deploy.token",
@@ -253,6 +270,8 @@ pub(super) fn folder() -> tempfile::TempDir {
     fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
     fs::write(folder.path().join("tokens.key"), [b'7'; 64]).unwrap();
     fs::write(folder.path().join("keys.json"), "{\"keys\":[]}").unwrap();
+    fs::write(folder.path().join("server.key"), [b'7'; 64]).unwrap();
+    fs::write(folder.path().join("rooms.map"), "/red game-7\n").unwrap();
     fs::write(folder.path().join("eab.key"), "NzdhYmM\n").unwrap();
     fs::set_permissions(
         folder.path().join("eab.key"),

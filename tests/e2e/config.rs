@@ -73,6 +73,12 @@ fn folder_with(file: &Path) -> TempDir {
     let loose = folder.path().join("loose.key");
     fs::write(&loose, "no key\n").unwrap();
     fs::set_permissions(&loose, fs::Permissions::from_mode(0o644)).unwrap();
+    let secret = folder.path().join("server.key");
+    fs::write(&secret, "7".repeat(64)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(folder.path().join("rooms.map"), "red game-1\n").unwrap();
+    let wrong = "red game-1\nblue\ngreen 10.0.0.1:9000\nred game-1\na%2 game-1\n";
+    fs::write(folder.path().join("wrong.map"), wrong).unwrap();
     fs::copy(file, folder.path().join(file.file_name().unwrap())).unwrap();
     folder
 }

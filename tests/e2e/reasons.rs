@@ -154,7 +154,7 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         R::CertificateRequired | R::CertificateDenied | R::ConnectFailed | R::ConnectTimeout => {
             return None;
         }
-        R::NameUnresolved => return None,
+        R::NameUnresolved | R::EndpointUnknown => return None,
         R::HandshakeRate | R::DescriptorsExhausted => return None,
     })
 }
@@ -298,7 +298,7 @@ async fn every_rejection_has_the_same_reason_everywhere() {
             scenes.push((*rejection, scene));
         }
     }
-    assert_eq!(scenes.len(), Rejection::ALL.len() - 7);
+    assert_eq!(scenes.len(), Rejection::ALL.len() - 8);
     while !scenes.is_empty() {
         let some = scenes.split_off(scenes.len().saturating_sub(8));
         join_all(
@@ -333,6 +333,18 @@ async fn connect_failures_have_the_same_reason_everywhere() {
         wire.send(HANDSHAKE).await;
         look(&proxy, rejection, &mut wire).await;
     }
+}
+
+#[tokio::test]
+async fn an_unknown_endpoint_has_the_same_reason_everywhere() {
+    let (echo, folder) = (Echo::start("echo").await, TempDir::new().unwrap());
+    std::fs::write(folder.path().join("rooms.map"), "red game-1\n").unwrap();
+    let naming = "endpoint = { query = \"room\", map_file = \"rooms.map\" }";
+    let config = settings(&[echo.address], "", naming);
+    let proxy = Proxy::start_in(folder, &(SEEN.to_owned() + &config)).await;
+    let mut wire = proxy.connect().await;
+    wire.send(HANDSHAKE).await;
+    look(&proxy, Rejection::EndpointUnknown, &mut wire).await;
 }
 
 #[tokio::test]

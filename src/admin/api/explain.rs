@@ -31,7 +31,7 @@ use crate::protocol::target::Target;
 use crate::route;
 use crate::session::split;
 use crate::snapshot::Route;
-use crate::upstream::group::PickError;
+use crate::upstream::group::{Affinity, PickError, Upstream};
 
 /// Routes listed in addition to the one that matches.
 const MAX_OTHER_ROUTES: usize = 20;
@@ -395,8 +395,7 @@ impl Visit<'_> {
             target,
             claims: None,
         };
-        let branches = split::branches(route, traits, |_| None, || split::likely(route));
-        let branches = branches.ok_or(Rejection::NoRoute)?;
+        let branches = split::branches(route, traits, |_| None, || split::likely(route))?;
         explained.split = ExplainedSplit::of(&branches);
         let (upstream, affinity) = (branches.first.upstream, branches.first.affinity);
         let live = LiveTunnels::of(&self.view.workers.counters());
@@ -416,15 +415,20 @@ impl Visit<'_> {
         let host = &route.settings.endpoint_host;
         let host = edit::endpoint_host(host, target.authority(), || endpoint.host());
         explained.endpoint_host = Some(host.into_owned());
-        explained.why = Some(
-            match (is_sticky, upstream.hash_key(), affinity.hash) {
-                (true, _, _) => "its sticky cookie leads there",
-                (_, Some(_), Some(_)) => "chosen by the hash of its key",
-                (_, Some(_), None) => "no key to hash: fewest sessions in flight",
-                (_, None, _) => "next by the upstream's balancing policy",
-            }
-            .to_owned(),
-        );
+        explained.why = Some(match (&route.naming, affinity.named) {
+            (Some(naming), Some(_)) => format!("named by {naming}"),
+            _ => why(upstream, affinity, is_sticky).to_owned(),
+        });
         Ok(())
+    }
+}
+
+/// Why the upstream's policy picks an endpoint.
+fn why(upstream: &Upstream, affinity: Affinity, is_sticky: bool) -> &'static str {
+    match (is_sticky, upstream.hash_key(), affinity.hash) {
+        (true, _, _) => "its sticky cookie leads there",
+        (_, Some(_), Some(_)) => "chosen by the hash of its key",
+        (_, Some(_), None) => "no key to hash: fewest sessions in flight",
+        (_, None, _) => "next by the upstream's balancing policy",
     }
 }

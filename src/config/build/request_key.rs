@@ -29,6 +29,15 @@ impl Builder<'_> {
             return None;
         }
         let (name, value) = named.written.first_key_value()?;
+        self.named_key_value(name, value)
+    }
+
+    /// The key that is the value of a header, a cookie or a query parameter with the name that `value` has.
+    pub(super) fn named_key_value(
+        &mut self,
+        kind: &str,
+        value: &Located<ConfigValue>,
+    ) -> Option<RequestKey> {
         let ConfigValue::Text(text) = &value.value else {
             return None;
         };
@@ -37,7 +46,7 @@ impl Builder<'_> {
             self.error(Code::Value, value, message);
             return None;
         }
-        match *name {
+        match kind {
             "header" => {
                 let header = HeaderName::from_bytes(text.as_bytes()).ok();
                 if header.is_none() {

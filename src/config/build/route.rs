@@ -3,6 +3,7 @@
 mod destination;
 mod kind;
 mod literal;
+mod naming;
 mod probe;
 
 use std::num::NonZeroU64;
@@ -50,6 +51,7 @@ impl Builder<'_> {
             probe: self.route_probe(section, &hosts, &path),
             hosts,
             conditions: self.conditions(section),
+            naming: self.naming(section, &destination.leads_to),
             leads_to: destination.leads_to,
             access: self.access(section),
             rewrite: self.rewrite(section, &path),

@@ -1,9 +1,11 @@
 //! `[[route]]`.
 
 mod destination;
+mod naming;
 mod probe;
 
 use self::destination::{REDIRECT, RESPOND, SPLIT_BRANCH};
+use self::naming::NAMING;
 use super::request_key::REQUEST_KEY;
 use super::{
     COUNT, DURATION, DURATION_OR_OFF, FRACTION, KeyTable, NAMES, NETS, SIZE, ValueKind, key,
@@ -78,6 +80,17 @@ split_by = "client_ip""#,
         .shown(
             r#"split = [{ upstream = "chat", weight = 90 }, { upstream = "next", weight = 10 }]
 split_by = { header = "x-user" }"#,
+        ),
+        optional_table("endpoint", &NAMING),
+        key(
+            "endpoint_fallback",
+            ValueKind::OneOf(&["reject", "balance"]),
+            "\"reject\"",
+            "A request that names no endpoint of the route is rejected with 404 (`reject`), or goes to the endpoint that the policy of the upstream picks (`balance`). It requires `endpoint`.",
+        )
+        .shown(
+            r#"endpoint = { query = "room", map_file = "rooms.map" }
+endpoint_fallback = "balance""#,
         ),
         key(
             "http",

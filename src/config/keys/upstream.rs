@@ -143,7 +143,7 @@ const ENDPOINT: KeyTable = KeyTable {
             "name",
             ValueKind::Text,
             "",
-            "The endpoint has this name, which is unique within its upstream: letters, digits, `.`, `_` and `-`. Operators may use it in place of the address.",
+            "The endpoint has this name, which is unique within its upstream: letters, digits, `.`, `_` and `-`. Requests may ask for it (`route.endpoint`), and operators may use it in place of the address.",
         )
         .shown(
             r#"address = "10.0.0.11:9000"

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Access, HeaderChanges, HostPattern, Redirect, RequestKey, Rewrite, TunnelLimits,
+    Access, HeaderChanges, HostPattern, NamingConfig, Redirect, RequestKey, Rewrite, TunnelLimits,
     WebSocketProbe, loose_path,
 };
 
@@ -26,6 +26,8 @@ pub struct RouteConfig {
     pub conditions: Conditions,
     /// Where matching requests go.
     pub leads_to: LeadsTo,
+    /// How requests name the endpoint that they go to; `None` if the upstream's policy picks it.
+    pub naming: Option<NamingConfig>,
     /// Which clients may use the route.
     pub access: Access,
     /// Changes to the path.
@@ -90,6 +92,7 @@ impl RouteConfig {
             path: PathMatch::Any,
             conditions: Conditions::default(),
             leads_to: LeadsTo::Upstream(upstream.into()),
+            naming: None,
             access: Access::default(),
             rewrite: Rewrite::default(),
             request_headers: HeaderChanges::default(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::config::model::{AllDown, Picking};
 use crate::protocol::sticky_cookie::EndpointTag;
-use crate::upstream::balance::{Balancer, Candidate, Policy};
+use crate::upstream::balance::{self, Balancer, Candidate, Policy};
 use crate::upstream::endpoint::{EndpointState, Lease};
 use crate::upstream::time::micros;
 
@@ -28,20 +28,47 @@ pub(super) struct Endpoint {
     pub(super) is_drained: bool,
     pub(super) is_backup: bool,
     /// The name by which it may be asked for. The targets of SRV records may share one.
-    pub(super) name: Option<Arc<str>>,
+    pub(super) name: Option<TaggedName>,
     /// The endpoint's tag in sticky cookies.
     pub(super) tag: Option<EndpointTag>,
     pub(super) state: Arc<EndpointState>,
 }
 
+/// The name of an endpoint.
+#[derive(Debug)]
+pub(super) struct TaggedName {
+    pub(super) text: Arc<str>,
+    tag: NameTag,
+}
+
+impl TaggedName {
+    pub(super) fn new(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            tag: NameTag(balance::key_hash(text.as_bytes())),
+        }
+    }
+
+    pub(super) fn tag(&self) -> NameTag {
+        self.tag
+    }
+}
+
+/// Stands for the name of an endpoint that exists, as picks compare it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameTag(u64);
+
 /// What leads a session to one particular endpoint of an upstream.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Affinity {
+    /// The endpoint that the request names. It is this one or none, whatever else there is.
+    pub named: Option<NameTag>,
     /// The hash of the session's key, for the policy `hash`.
     pub hash: Option<u64>,
     /// The endpoint that the session's sticky cookie names.
     pub sticky: Option<EndpointTag>,
-    /// The id of the endpoint to which the client has a connection of its own. It comes first.
+    /// The id of the endpoint to which the client has a connection of its own. It comes first, unless the request
+    /// names one.
     pub reserved: Option<u64>,
 }
 
@@ -96,6 +123,14 @@ impl Endpoint {
     pub(super) fn is_undrained(&self) -> bool {
         !self.is_drained && !self.state.is_drained()
     }
+
+    fn is_named(&self, name: NameTag) -> bool {
+        self.name.as_ref().is_some_and(|own| own.tag == name)
+    }
+
+    fn has_room(&self) -> bool {
+        self.state.in_flight() < self.max_in_flight
+    }
 }
 
 impl Group {
@@ -113,7 +148,8 @@ impl Group {
     pub(super) fn availability(&self, affinity: Affinity, picking: &Picking) -> Availability {
         let now = micros(Instant::now());
         let of = |endpoint: &Endpoint| {
-            let is_bound = affinity.reserved == Some(endpoint.state.id)
+            let is_bound = affinity.named.is_some()
+                || affinity.reserved == Some(endpoint.state.id)
                 || (affinity.sticky.is_some() && affinity.sticky == endpoint.tag);
             if !endpoint.is_undrained() || !(is_bound || endpoint.weight() > 0) {
                 Availability::Down
@@ -129,7 +165,9 @@ impl Group {
             }
         };
         let mut best = Availability::Down;
-        for endpoint in &self.endpoints {
+        let may_serve =
+            |endpoint: &&Endpoint| affinity.named.is_none_or(|it| endpoint.is_named(it));
+        for endpoint in self.endpoints.iter().filter(may_serve) {
             best = best.min(of(endpoint));
             if best == Availability::Serving {
                 break;
@@ -180,6 +218,9 @@ impl Group {
             asks_last: true,
             ..*context
         };
+        if let Some(name) = affinity.named {
+            return self.pick_named(name, &last);
+        }
         // A connection of this client is open there already, whatever new ones do.
         let reserved = affinity.reserved;
         let reserved =
@@ -194,6 +235,29 @@ impl Group {
                 true => self.pick_once(affinity, &last),
                 false => Err(error),
             }
+        })
+    }
+
+    /// An endpoint of this name, whatever its weight. Those of the targets of SRV records may share it. One that was
+    /// tried before is tried again if there is no other: a connection may fail once.
+    fn pick_named(&self, name: NameTag, context: &PickContext<'_>) -> Result<Lease, PickError> {
+        let again = PickContext {
+            tried: &[],
+            ..*context
+        };
+        let mut is_full = false;
+        for context in [context, &again] {
+            let named = self.endpoints.iter().filter(|it| it.is_named(name));
+            let ready: Vec<_> = named.filter(|it| context.may_try(it)).collect();
+            let with_room = ready.iter().filter(|it| it.has_room());
+            if let Some(endpoint) = with_room.min_by_key(|it| it.state.in_flight()) {
+                return Ok(Lease::on(&endpoint.state));
+            }
+            is_full |= !ready.is_empty();
+        }
+        Err(match is_full {
+            true => PickError::Full,
+            false => PickError::NotReady,
         })
     }
 
@@ -240,8 +304,7 @@ impl Group {
         is_bound: impl Fn(&Endpoint) -> bool,
     ) -> Option<Lease> {
         let endpoint = self.endpoints.iter().find(|endpoint| is_bound(endpoint))?;
-        let has_room = endpoint.state.in_flight() < endpoint.max_in_flight;
-        (has_room && context.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
+        (endpoint.has_room() && context.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
     }
 
     fn pick_among(

@@ -43,6 +43,7 @@ impl ExplainedSplit {
     pub(super) fn of(branches: &Branches<'_>) -> Option<Self> {
         let reason = match branches.reason {
             BranchReason::Only => return None,
+            BranchReason::Named => "it has the endpoint that the request names",
             BranchReason::Reserved => "the client has a connection of its own there",
             BranchReason::Cookie => "its sticky cookie leads there",
             BranchReason::Key => "by its key",

@@ -18,7 +18,9 @@ use crate::config::sources::Span;
 const DESTINATIONS: [&str; 4] = ["upstream", "split", "redirect", "respond"];
 
 /// Keys that have no meaning on a route that does not lead to an upstream.
-const UPSTREAM_ONLY: [&str; 11] = [
+const UPSTREAM_ONLY: [&str; 13] = [
+    "endpoint",
+    "endpoint_fallback",
     "http",
     "handshake",
     "preserve_host",

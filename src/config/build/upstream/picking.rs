@@ -67,7 +67,7 @@ impl Builder<'_> {
             None => None,
             Some(file) => {
                 self.check_mode(&file);
-                Some(self.read(&file, files::sticky_secret)?)
+                Some(self.read(&file, files::signing_secret)?)
             }
         };
         let sticky = Sticky {

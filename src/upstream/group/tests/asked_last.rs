@@ -81,14 +81,12 @@ fn a_cookie_and_a_key_lead_elsewhere_while_an_endpoint_is_asked_last() {
     let home = upstream.endpoints()[0].clone();
     let to_home = Affinity {
         sticky: upstream.tag_of(&home),
-        hash: None,
-        reserved: None,
+        ..Affinity::default()
     };
     let keys: Vec<Affinity> = (0..20)
         .map(|key| Affinity {
             hash: Some(key << 59),
-            sticky: None,
-            reserved: None,
+            ..Affinity::default()
         })
         .filter(|key| label(upstream.pick(*key, &[])) == *home.label)
         .collect();
