@@ -6,6 +6,10 @@ mod answer;
 mod config;
 #[path = "checks/credential.rs"]
 mod credential;
+#[path = "checks/endpoint_cookie.rs"]
+mod endpoint_cookie;
+#[path = "checks/endpoint_map.rs"]
+mod endpoint_map;
 #[path = "checks/endpoints_file.rs"]
 mod endpoints_file;
 #[path = "checks/forwarded.rs"]
@@ -26,10 +30,12 @@ mod request;
 pub(crate) type Check = fn(&[u8]);
 
 /// Every check, with the name of its file.
-pub(crate) const ALL: [(&str, Check); 11] = [
+pub(crate) const ALL: [(&str, Check); 13] = [
     ("answer", answer::check),
     ("config", config::check),
     ("credential", credential::check),
+    ("endpoint_cookie", endpoint_cookie::check),
+    ("endpoint_map", endpoint_map::check),
     ("endpoints_file", endpoints_file::check),
     ("forwarded", forwarded::check),
     ("forwarder", forwarder::check),

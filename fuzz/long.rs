@@ -183,6 +183,33 @@ pub(crate) const CASES: &[Case] = &[
     case("limits", "reads", |n| {
         stream(&[255, 255, 255], &[0, 6, 4, 14], n)
     }),
+    case("endpoint_cookie", "cookies", |n| {
+        fill("server=a.1.b; ", n).into()
+    }),
+    case("endpoint_cookie", "name", |n| {
+        path("server=", "a", ".1900000000.AAAA", n).into()
+    }),
+    case("endpoint_cookie", "dots", |n| {
+        path("server=a", ".1", "", n).into()
+    }),
+    case("endpoint_cookie", "signature", |n| {
+        path("server=a.1900000000.", "A", "", n).into()
+    }),
+    case("endpoint_map", "lines", |n| {
+        numbered("room-", " game-1\n", n).into()
+    }),
+    case("endpoint_map", "twice", |n| fill("red game-1\n", n).into()),
+    case("endpoint_map", "errors", |n| fill("?\n", n).into()),
+    case("endpoint_map", "comments", |n| fill("#", n).into()),
+    case("endpoint_map", "words", |n| {
+        path("red", " a", "\n", n).into()
+    }),
+    case("endpoint_map", "escapes", |n| {
+        path("/", "%41", " game-1\n", n).into()
+    }),
+    case("endpoint_map", "name", |n| {
+        path("red ", "a", "\n", n).into()
+    }),
     case("endpoints_file", "lines", |n| {
         numbered("10.0.0.1:2", "\n", n).into()
     }),
