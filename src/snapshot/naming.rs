@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::config::endpoint_map::{self, MapError};
 use crate::config::input_file::Contents;
-use crate::config::model::{EndpointMap, NameSource, NamingConfig, RequestKey};
+use crate::config::model::{EndpointMap, NameSource, NamingConfig, RequestKey, is_endpoint_name};
 use crate::protocol::endpoint_cookie::EndpointCookie;
 use crate::protocol::request_key::KeyTraits;
 
@@ -23,6 +23,7 @@ pub struct EndpointNaming {
 /// What reads a name from a request.
 #[derive(Debug)]
 enum NameReader {
+    Claim(Box<str>),
     Cookie(EndpointCookie),
     Map(MapReader),
 }
@@ -41,6 +42,7 @@ impl EndpointNaming {
         Self {
             falls_back: config.falls_back,
             reader: match &config.source {
+                NameSource::Claim(claim) => NameReader::Claim(claim.clone()),
                 NameSource::SignedCookie { cookie, secret } => {
                     NameReader::Cookie(EndpointCookie::new(cookie, secret.bytes()))
                 }
@@ -56,6 +58,10 @@ impl EndpointNaming {
     /// The name in a request at `now`, in seconds since 1970. Whether an endpoint has it is not known here.
     pub fn name(&self, traits: KeyTraits<'_>, now: u64) -> Option<Arc<str>> {
         match &self.reader {
+            NameReader::Claim(claim) => {
+                let name = traits.claims?.text(claim)?;
+                is_endpoint_name(&name).then(|| name.into())
+            }
             NameReader::Cookie(cookie) => cookie.endpoint(traits.headers, now).map(Into::into),
             NameReader::Map(reader) => {
                 let key = traits.value(&reader.key)?;
@@ -68,7 +74,7 @@ impl EndpointNaming {
     pub fn file(&self) -> Option<&Path> {
         match &self.reader {
             NameReader::Map(reader) => Some(&reader.file),
-            NameReader::Cookie(_) => None,
+            NameReader::Claim(_) | NameReader::Cookie(_) => None,
         }
     }
 
@@ -90,7 +96,7 @@ impl EndpointNaming {
     pub fn keys(&self) -> usize {
         match &self.reader {
             NameReader::Map(reader) => reader.map.load().len(),
-            NameReader::Cookie(_) => 0,
+            NameReader::Claim(_) | NameReader::Cookie(_) => 0,
         }
     }
 }
@@ -99,10 +105,75 @@ impl EndpointNaming {
 impl fmt::Display for EndpointNaming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reader {
+            NameReader::Claim(claim) => write!(f, "its claim `{claim}`"),
             NameReader::Cookie(cookie) => write!(f, "its signed cookie `{}`", cookie.name()),
             NameReader::Map(reader) => {
                 write!(f, "its key in `{}`", reader.file.display())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::protocol::claims::Claims;
+    use crate::protocol::target::Target;
+
+    /// The name in a request whose client has this claim `server`.
+    fn name_by(source: NameSource, claim: Value) -> Option<Arc<str>> {
+        let config = NamingConfig {
+            source,
+            falls_back: false,
+        };
+        let parts = Request::get("/play").header("host", "a").body(());
+        let parts = parts.unwrap().into_parts().0;
+        let target = Target::of(&parts).unwrap();
+        let Value::Object(claims) = json!({ "server": claim }) else {
+            unreachable!("it is an object");
+        };
+        let claims = Claims::new(claims);
+        let traits = KeyTraits {
+            client: None,
+            server_name: None,
+            headers: &parts.headers,
+            target: &target,
+            claims: Some(&claims),
+        };
+        let naming = EndpointNaming::new(&config);
+        let nobody = KeyTraits {
+            claims: None,
+            ..traits
+        };
+        assert_eq!(naming.name(nobody, 0), None);
+        naming.name(traits, 0)
+    }
+
+    #[test]
+    fn a_claim_is_a_name_or_the_key_of_one() {
+        let claim = || NameSource::Claim("server".into());
+        assert_eq!(name_by(claim(), json!("game-7")).as_deref(), Some("game-7"));
+        assert_eq!(name_by(claim(), json!(7)).as_deref(), Some("7"));
+        for other in [
+            json!(null),
+            json!(""),
+            json!("10.0.0.1:9000"),
+            json!(["a", "b"]),
+        ] {
+            assert_eq!(name_by(claim(), other.clone()), None, "{other}");
+        }
+        let mut map = EndpointMap::default();
+        map.insert((*b"red").into(), "game-7".into());
+        let map = Arc::new(map);
+        let mapped = || NameSource::Map {
+            key: RequestKey::Claim("server".into()),
+            file: "rooms.map".into(),
+            map: Arc::clone(&map),
+        };
+        assert_eq!(name_by(mapped(), json!("red")).as_deref(), Some("game-7"));
+        assert_eq!(name_by(mapped(), json!("game-7")), None);
     }
 }

@@ -21,7 +21,7 @@ use self::receiver::receiving;
 use super::upstreams::{self, UpstreamInfo};
 use crate::admin::error::ApiError;
 use crate::admin::view::{ListenerState, View};
-use crate::config::model::{LeadsTo, PlainHttp, Redirect};
+use crate::config::model::{LeadsTo, NamingConfig, PlainHttp, Redirect};
 use crate::displace::live_tunnels::LiveTunnels;
 use crate::protocol::edit::{self, TemplateValues};
 use crate::protocol::handshake::{Handshake, Intent};
@@ -395,6 +395,11 @@ impl Visit<'_> {
             target,
             claims: None,
         };
+        if let Some(claim) = route.settings.naming.as_ref().and_then(NamingConfig::claim) {
+            let depends = format!("the claim `{claim}` of the client, which names the endpoint");
+            explained.depends_on.push(depends);
+            return Ok(());
+        }
         let branches = split::branches(route, traits, |_| None, || split::likely(route))?;
         explained.split = ExplainedSplit::of(&branches);
         let (upstream, affinity) = (branches.first.upstream, branches.first.affinity);

@@ -70,5 +70,6 @@ fn depends_on_claims(route: &RouteConfig) -> bool {
         LeadsTo::Split(split) => matches!(split.by, Some(RequestKey::Claim(_))),
         _ => false,
     };
-    has_claim || splits_by_claim
+    let names_by_claim = route.naming.as_ref().is_some_and(|it| it.claim().is_some());
+    has_claim || splits_by_claim || names_by_claim
 }

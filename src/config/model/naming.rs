@@ -25,6 +25,8 @@ pub enum NameSource {
         /// The key of the signature.
         secret: Secret,
     },
+    /// A claim of the identity that the route's `auth` has established.
+    Claim(Box<str>),
     /// A file that gives keys of requests the names of endpoints.
     Map {
         /// The key of a request.
@@ -34,6 +36,20 @@ pub enum NameSource {
         /// What the file says.
         map: Arc<EndpointMap>,
     },
+}
+
+impl NamingConfig {
+    /// The claim that it depends on, if it does.
+    pub fn claim(&self) -> Option<&str> {
+        match &self.source {
+            NameSource::Claim(claim)
+            | NameSource::Map {
+                key: RequestKey::Claim(claim),
+                ..
+            } => Some(claim),
+            _ => None,
+        }
+    }
 }
 
 /// The names of endpoints, by the keys of requests.

@@ -13,7 +13,7 @@ use crate::config::model::{
 use crate::config::raw::{ConfigValue, Located, Section};
 
 /// The keys that say what names the endpoint.
-const SOURCES: [&str; 4] = ["cookie", "header", "query", "key"];
+const SOURCES: [&str; 5] = ["claim", "cookie", "header", "query", "key"];
 
 impl Builder<'_> {
     pub(super) fn naming(&mut self, route: &Section, leads_to: &LeadsTo) -> Option<NamingConfig> {
@@ -44,7 +44,16 @@ impl Builder<'_> {
                     map: Arc::new(map),
                 }
             }
-            None => self.signed_cookie(value, &section, key, leads_to)?,
+            // A name of a file that is wrong was reported.
+            None if section.written("map_file").is_some() => return None,
+            None if section.may_mean(&["map_file"]) => return None,
+            None => match key {
+                RequestKey::Claim(claim) => {
+                    self.refuse_keys(&section, "endpoint.", ["secret_file"], "without `cookie`");
+                    NameSource::Claim(claim)
+                }
+                key => self.signed_cookie(value, &section, key, leads_to)?,
+            },
         };
         Some(NamingConfig {
             source,
@@ -64,7 +73,8 @@ impl Builder<'_> {
         let Some(first) = written.next() else {
             // A misspelt key, which was reported, may be one of them.
             if !section.may_mean(&SOURCES) {
-                let message = "`endpoint` requires one of `cookie`, `header`, `query` and `key`";
+                let message =
+                    "`endpoint` requires one of `claim`, `cookie`, `header`, `query` and `key`";
                 self.error(Code::Missing, at, message);
             }
             return None;
@@ -77,7 +87,7 @@ impl Builder<'_> {
         Some(first)
     }
 
-    /// A cookie that is signed. Everything else that a request has is the client's own choice.
+    /// A cookie that is signed. Everything else that stands in a request is the client's own choice.
     fn signed_cookie(
         &mut self,
         at: &Located<ConfigValue>,
@@ -85,10 +95,6 @@ impl Builder<'_> {
         key: RequestKey,
         leads_to: &LeadsTo,
     ) -> Option<NameSource> {
-        // A name of a file that is wrong was reported.
-        if section.may_mean(&["map_file"]) || section.written("map_file").is_some() {
-            return None;
-        }
         let RequestKey::Cookie(cookie) = key else {
             let message = "clients choose this value themselves, so they could choose any endpoint";
             let error = Diagnostic::error(Code::Missing, at.span.clone(), message);

@@ -3,13 +3,20 @@
 use super::super::{KeyTable, ValueKind, key};
 
 pub(super) const NAMING: KeyTable = KeyTable {
-    doc: "Each request names the endpoint that it goes to, by its `name`: in a signed cookie, or by a key that a file maps to a name. It goes to no other endpoint.",
+    doc: "Each request names the endpoint that it goes to, by its `name`: in a claim, in a signed cookie, or by a key that a file maps to a name. It goes to no other endpoint.",
     keys: &[
+        key(
+            "claim",
+            ValueKind::Text,
+            "",
+            "The name is this claim of the identity that the route's `auth` has established; or, with `map_file`, the value of this claim is the key. One of `claim`, `cookie`, `header`, `query` and `key` is required.",
+        )
+        .shown(r#"claim = "server""#),
         key(
             "cookie",
             ValueKind::Token,
             "",
-            "The name is in this cookie, which the application signs; or, with `map_file`, the value of this cookie is the key. One of `cookie`, `header`, `query` and `key` is required.",
+            "The name is in this cookie, which the application signs; or, with `map_file`, the value of this cookie is the key.",
         )
         .shown(
             r#"cookie = "server"
