@@ -297,6 +297,42 @@ async fn in_json(operator: &Operator, endpoint: SocketAddr) {
     }
 }
 
+/// The process that the operator has reached writes the line, not the one that closes the tunnel.
+#[tokio::test]
+async fn a_change_in_an_older_generation_has_one_audit_line() {
+    let echo = Echo::start("echo").await;
+    let config = with("drain = \"off\"", &simple(&[echo.address]));
+    let (mut proxy, operator) = Operator::start_whole(&config).await;
+    let _held = proxy.tunnel().await;
+    upgrade(&operator).await;
+    proxy.successor(1).await;
+    let (status, _) = operator.post("/v1/reload?generation=1", &json!({})).await;
+    assert_eq!(status, 409);
+    let path = "/v1/tunnels/close?generation=1";
+    let (status, closed) = operator.post(path, &json!({ "all": true })).await;
+    assert_eq!((status, &closed["closed"]), (200, &json!(1)), "{closed}");
+    let failed = proxy.logged("audit: not carried out").await;
+    let done = proxy.logged_times("audit: carried out", 2).await;
+    for (line, operation, generation, status, affected) in [
+        (&done[0], "POST /v1/upgrade", None, 200, None),
+        (&failed, "POST /v1/reload", Some(1), 409, None),
+        (&done[1], "POST /v1/tunnels/close", Some(1), 200, Some(1)),
+    ] {
+        assert_eq!(
+            (&line["operator"], &line["operation"]),
+            (&json!("token_file"), &json!(operation))
+        );
+        let numbers = (
+            line["generation"].as_u64(),
+            line["status"].as_u64(),
+            line["affected"].as_u64(),
+        );
+        assert_eq!(numbers, (generation, Some(status), affected), "{line}");
+    }
+    assert_eq!(proxy.log().text().matches("audit: ").count(), 3);
+    proxy.died().await;
+}
+
 #[tokio::test]
 async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     let echo = Echo::start("echo").await;

@@ -159,6 +159,101 @@ fn hide_secrets(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The line of a request that goes like this.
+    fn line(goes: impl FnOnce(AuditEntry)) -> Value {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            goes(AuditEntry::begin(AuditedRequest {
+                operator: "ci".to_owned(),
+                from: "unix".to_owned(),
+                pid: None,
+                operation: Operation::CloseTunnels,
+                path: Operation::CloseTunnels.path().to_owned(),
+                generation: None,
+                arguments: None,
+            }));
+        });
+        let bytes = written.0.lock().unwrap().clone();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[test]
+    fn every_end_of_a_request_has_its_line() {
+        let refused = ApiError::new(StatusCode::FORBIDDEN, "why");
+        let failed = ApiError::conflict("why");
+        for (line, message, status, affected, error) in [
+            (
+                line(drop),
+                "audit: the operator left before the result",
+                None,
+                None,
+                None,
+            ),
+            (
+                line(|entry| entry.answered(StatusCode::OK, br#"{"closed":3}"#)),
+                "audit: carried out",
+                Some(200),
+                Some(3),
+                None,
+            ),
+            (
+                line(|entry| entry.answered(StatusCode::CONFLICT, br#"{"error":"why"}"#)),
+                "audit: not carried out",
+                Some(409),
+                None,
+                Some("why"),
+            ),
+            (
+                line(|entry| entry.failed(&failed)),
+                "audit: not carried out",
+                Some(409),
+                None,
+                Some("why"),
+            ),
+            (
+                line(|entry| entry.failed(&refused)),
+                "audit: refused",
+                Some(403),
+                None,
+                Some("why"),
+            ),
+        ] {
+            assert_eq!(
+                (&line["message"], &line["level"]),
+                (&message.into(), &"INFO".into())
+            );
+            assert_eq!(line["target"], TARGET);
+            assert_eq!(line["operation"], "POST /v1/tunnels/close");
+            let given = (
+                line["status"].as_u64(),
+                line["affected"].as_u64(),
+                line["error"].as_str(),
+            );
+            assert_eq!(given, (status, affected, error), "{line}");
+        }
+    }
 
     #[test]
     fn arguments_are_shown_without_secrets() {
