@@ -4,6 +4,7 @@
 //! address is removed from it once it has no connections and no used-up rate.
 
 pub mod failure_reports;
+pub mod shared;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

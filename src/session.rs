@@ -19,6 +19,7 @@ mod plain_exchange;
 mod plain_http;
 mod relay;
 mod routed;
+mod shared_limits;
 pub mod split;
 mod tunnel_record;
 mod worker;
@@ -153,7 +154,7 @@ enum ForwardDecision {
 }
 
 /// Decides whether a request is forwarded. Handshakes and plain requests pass the same steps in the same order:
-/// rates of the listener, route, addresses, certificates and origins, identity.
+/// rates of the listener, route, addresses, certificates and origins, identity, limits that routes share.
 async fn admit(
     incoming: &IncomingRequest<'_>,
     parts: &Parts,
@@ -192,6 +193,8 @@ async fn admit(
         }
         Authorization::Answered(outcome) => return Ok(ForwardDecision::Answered(outcome)),
     };
+    let traits = incoming.key_traits(&parts.headers, target);
+    incoming.count(&route, &traits, handshake.is_some())?;
     match incoming.own_answer(&route, target, handshake.is_some())? {
         Some(answer) => Ok(ForwardDecision::Answered(outcome(answer))),
         None => Ok(ForwardDecision::Route(route, redaction)),

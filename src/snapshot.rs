@@ -12,10 +12,13 @@ use http::HeaderName;
 
 pub use self::naming::EndpointNaming;
 use crate::auth::Authenticator;
-use crate::config::model::{self, Config, DisplacementPolicy, LeadsTo, TunnelLimits};
+use crate::config::model::{
+    self, Config, DisplacementPolicy, LeadsTo, SharedLimitConfig, TunnelLimits,
+};
 use crate::net::tls::TlsError;
 use crate::protocol::rejection::Rejection;
 use crate::quota::Quota;
+use crate::quota::shared::{SharedLimit, SharedLimits};
 use crate::route::{self, RouteTable};
 use crate::upstream::balance;
 use crate::upstream::group::{Affinity, Upstream};
@@ -37,6 +40,17 @@ pub struct Snapshot {
     /// `on_removed` of upstreams that were removed and may still have tunnels.
     on_removed: HashMap<Arc<str>, DisplacementPolicy>,
     registry: Arc<Registry>,
+    limits: Vec<RunningLimit>,
+    shared: Arc<SharedLimits>,
+}
+
+/// A limit that routes share, as running.
+#[derive(Debug, Clone)]
+pub struct RunningLimit {
+    /// Its configuration.
+    pub settings: Arc<SharedLimitConfig>,
+    /// Its counts, which continue across reloads.
+    pub running: Arc<SharedLimit>,
 }
 
 /// A route as running.
@@ -52,6 +66,8 @@ pub struct Route {
     pub tunnels: Arc<Quota>,
     /// Who establishes the identity of its clients; `None` if it has no `auth`.
     pub auth: Option<Arc<Authenticator>>,
+    /// The limits that it shares with other routes.
+    pub shared_limits: Box<[RunningLimit]>,
     /// The limits of its tunnels. Tunnels share them, and hold no snapshot.
     pub limits: Arc<TunnelLimits>,
 }
@@ -100,8 +116,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub fn first(config: &Config, registry: Arc<Registry>) -> Result<Self, SnapshotError> {
-        Self::build(config, registry, None)
+    pub fn first(
+        config: &Config,
+        registry: Arc<Registry>,
+        shared: Arc<SharedLimits>,
+    ) -> Result<Self, SnapshotError> {
+        Self::build(config, registry, shared, None)
     }
 
     /// Builds a snapshot with the state that outlives a reload from `before`.
@@ -110,12 +130,14 @@ impl Snapshot {
     /// [`SnapshotError`].
     pub fn new(config: &Config, before: Option<&Self>) -> Result<Self, SnapshotError> {
         let registry = before.map_or_else(Arc::default, |before| Arc::clone(&before.registry));
-        Self::build(config, registry, before)
+        let shared = before.map_or_else(Arc::default, |before| Arc::clone(&before.shared));
+        Self::build(config, registry, shared, before)
     }
 
     fn build(
         config: &Config,
         registry: Arc<Registry>,
+        shared: Arc<SharedLimits>,
         before: Option<&Self>,
     ) -> Result<Self, SnapshotError> {
         // A reload is the time at which most endpoints lose their last user.
@@ -133,13 +155,25 @@ impl Snapshot {
             upstreams.push(upstream);
         }
         let auth = Authenticator::all(config, before.map_or(&[], |before| &before.auth));
+        let limits = config.limits.iter();
+        let limits: Vec<RunningLimit> = limits
+            .map(|settings| RunningLimit {
+                running: shared.running(settings),
+                settings: Arc::clone(settings),
+            })
+            .collect();
         // By name: a route that a reload changes or moves is the same to its limit of tunnels.
         let routes: Result<_, _> = config
             .routes
             .iter()
             .map(|route| {
                 let tunnels = before.and_then(|before| before.tunnels_of(&route.name));
-                Route::new(route, &by_name, &auth, tunnels.unwrap_or_default())
+                Route::new(
+                    route,
+                    &by_name,
+                    (&auth, &limits),
+                    tunnels.unwrap_or_default(),
+                )
             })
             .collect();
         let mut on_removed = before.map_or_else(HashMap::new, |before| on_removed(config, before));
@@ -159,6 +193,8 @@ impl Snapshot {
             auth,
             on_removed,
             registry,
+            limits,
+            shared,
         })
     }
 
@@ -184,6 +220,16 @@ impl Snapshot {
     /// The state of upstreams and endpoints.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// The limits that routes share, in the order of the file.
+    pub fn limits(&self) -> &[RunningLimit] {
+        &self.limits
+    }
+
+    /// All limits that routes share, those included that were removed and have tunnels.
+    pub fn shared_limits(&self) -> &Arc<SharedLimits> {
+        &self.shared
     }
 
     /// The upstreams, in the order of the file.
@@ -272,7 +318,7 @@ impl Route {
     fn new(
         settings: &model::RouteConfig,
         upstreams: &HashMap<Arc<str>, Arc<Upstream>>,
-        auth: &[Arc<Authenticator>],
+        (auth, limits): (&[Arc<Authenticator>], &[RunningLimit]),
         tunnels: Arc<Quota>,
     ) -> Result<Arc<Self>, SnapshotError> {
         let auth = match &settings.access.auth {
@@ -312,6 +358,11 @@ impl Route {
             naming: settings.naming.as_ref().map(EndpointNaming::new),
             tunnels,
             auth,
+            shared_limits: limits
+                .iter()
+                .filter(|limit| settings.shared_limits.contains(&limit.settings.name))
+                .cloned()
+                .collect(),
             limits: Arc::new(settings.limits),
             settings: settings.clone(),
         }))

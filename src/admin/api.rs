@@ -8,6 +8,7 @@ pub mod probes;
 pub mod services;
 pub mod certificates;
 pub mod status;
+pub mod limits;
 pub mod listeners;
 pub mod upstreams;
 pub mod tunnels;
@@ -192,6 +193,9 @@ impl Api {
                 let live = LiveTunnels::of(&view.workers.counters());
                 json(&upstreams::upstreams(view, &live))
             }
+            Operation::Limits => json(&limits::limits(view)),
+            Operation::LimitCounts => json(&limits::counts(view)),
+            Operation::ReplaceTunnels => json(&limits::replace(view, &parsed(body)?)?),
             Operation::Tunnels => {
                 let filter = read(&query.only(&TunnelFilter::NAMES))?;
                 let layout = read(&query.only(&tunnels::ListTunnelsRequest::NAMES))?;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
@@ -18,10 +18,14 @@ use super::exchange::exchange;
 use crate::causes::with_causes;
 use crate::handover::identity::Identity;
 use crate::handover::link::Link;
+use crate::quota::shared::{LimitCounts, ReplaceResponse};
 use crate::session::Shared;
 
 /// How often each is asked for its counts.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many times as long as a look at a generation the pause after it is at least.
+const PAUSE_FACTOR: u32 = 20;
 
 /// How long a response may take: rates are measured for up to ten seconds.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,6 +53,8 @@ struct LastSeen {
     report: GenerationReport,
     /// Sessions in flight, by upstream and endpoint.
     in_flight: HashMap<(String, String), usize>,
+    /// The tunnels of each key of limits that routes share.
+    limits: Vec<LimitCounts>,
 }
 
 /// What it reports in its status.
@@ -139,6 +145,9 @@ impl OlderGeneration {
             ask("/v1/status").await.ok()?,
             ask("/v1/upstreams").await.ok()?,
         );
+        // An older version knows no shared limits.
+        let limits = ask("/v1/limits/counts").await.ok()?;
+        let limits = serde_json::from_slice(&limits.1).unwrap_or_default();
         let report = serde_json::from_slice(&status.1).ok()?;
         let upstreams: Vec<UpstreamReport> = serde_json::from_slice(&upstreams.1).ok()?;
         let mut in_flight = HashMap::new();
@@ -148,7 +157,11 @@ impl OlderGeneration {
                 in_flight.insert((upstream.name.clone(), endpoint.endpoint), own);
             }
         }
-        *locked(&self.seen) = LastSeen { report, in_flight };
+        *locked(&self.seen) = LastSeen {
+            report,
+            in_flight,
+            limits,
+        };
         Some(())
     }
 }
@@ -181,6 +194,10 @@ impl Generations {
 
     /// Adds these, and follows each until its process has exited.
     pub fn follow(self: &Arc<Self>, shared: &Arc<Shared>, older: Vec<OlderGeneration>) {
+        if older.is_empty() {
+            // The predecessor was gone before this process could follow it.
+            self.count(shared);
+        }
         for older in older {
             let older = Arc::new(older);
             locked(&self.older).push(Arc::clone(&older));
@@ -191,7 +208,7 @@ impl Generations {
                     () = generations.look(&older, &shared) => {}
                 }
                 generations.remove(&older);
-                generations.count_leases(&shared);
+                generations.count(&shared);
                 let Identity {
                     generation, pid, ..
                 } = older.identity;
@@ -202,10 +219,47 @@ impl Generations {
 
     async fn look(&self, older: &OlderGeneration, shared: &Shared) {
         loop {
+            self.replace_older(shared).await;
+            let began = Instant::now();
             if older.look().await.is_some() {
-                self.count_leases(shared);
+                self.count(shared);
             }
-            tokio::time::sleep(POLL_INTERVAL).await;
+            // Counting many keys must not keep either process busy.
+            let pause = POLL_INTERVAL.max(began.elapsed() * PAUSE_FACTOR);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Adds what they have to the counts of this process.
+    fn count(&self, shared: &Shared) {
+        self.count_leases(shared);
+        let older = self.all().into_iter();
+        let reports = older.flat_map(|it| locked(&it.seen).limits.clone());
+        let snapshot = shared.snapshot.load();
+        snapshot.shared_limits().set_older(reports.collect());
+    }
+
+    /// Has them close the tunnels that newer ones of this process replace: the oldest generation first.
+    async fn replace_older(&self, shared: &Shared) {
+        let orders = shared
+            .snapshot
+            .load()
+            .shared_limits()
+            .take_older_to_replace();
+        for mut order in orders {
+            for older in self.all() {
+                if order.tunnels == 0 {
+                    break;
+                }
+                let Ok(body) = serde_json::to_vec(&order) else {
+                    continue;
+                };
+                let asked = older.ask(Method::POST, "/v1/limits/replace", body.into());
+                let closed = asked.await.ok();
+                let closed = closed.and_then(|(_, body)| serde_json::from_slice(&body).ok());
+                let closed = closed.map_or(0, |it: ReplaceResponse| it.closed);
+                order.tunnels = order.tunnels.saturating_sub(closed);
+            }
         }
     }
 

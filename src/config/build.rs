@@ -4,6 +4,7 @@ mod acme;
 mod admin;
 mod auth;
 mod certificate;
+mod limit;
 mod listener;
 mod request_key;
 mod route;
@@ -45,6 +46,7 @@ pub(super) struct Places {
     pub(super) listener_names: Option<Vec<String>>,
     pub(super) upstream_names: Option<Vec<String>>,
     pub(super) auth_names: Option<Vec<String>>,
+    pub(super) limit_names: Option<Vec<String>>,
     pub(super) max_tunnels: Option<Span>,
     pub(super) admin_bind: Option<Span>,
     pub(super) metrics_bind: Option<Span>,
@@ -55,6 +57,7 @@ pub(super) struct Places {
     pub(super) listeners: Vec<ListenerPlaces>,
     pub(super) routes: Vec<RoutePlaces>,
     pub(super) upstreams: Vec<UpstreamPlaces>,
+    pub(super) limits: Vec<LimitPlaces>,
 }
 
 /// The places of the parts of a certificate authority.
@@ -97,12 +100,19 @@ pub(super) struct RoutePlaces {
     pub(super) auth: Option<Span>,
     pub(super) require: Option<Span>,
     pub(super) listeners: Vec<Span>,
+    pub(super) shared_limits: Vec<Span>,
     pub(super) hosts: Vec<Span>,
     pub(super) idle: Option<Span>,
     pub(super) max_age: Option<Span>,
     pub(super) max_age_jitter: Option<Span>,
     /// The place and the value of `ping`, if it is on.
     pub(super) ping: Option<Located<Duration>>,
+}
+
+/// The places of a shared limit's parts.
+pub(super) struct LimitPlaces {
+    pub(super) name: Span,
+    pub(super) key: Span,
 }
 
 /// The places of an upstream's parts.
@@ -137,6 +147,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     builder.places.listener_names = names(root, "listener");
     builder.places.upstream_names = names(root, "upstream");
     builder.places.auth_names = names(root, "auth");
+    builder.places.limit_names = names(root, "limit");
     builder.authorities(root);
     let listeners = root
         .named("listener")
@@ -157,6 +168,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
             routes.extend(builder.route(position, at, section));
         }
     }
+    let limits = builder.shared_limits(root);
     let server = root.section("server");
     let config = Config {
         server: builder.server(&server),
@@ -166,6 +178,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
         listeners,
         routes,
         upstreams: builder.upstreams,
+        limits,
         inputs: inputs(&builder.inputs),
     };
     Built {

@@ -3,7 +3,9 @@
 
 mod auth;
 mod folders;
+mod known_names;
 mod own_listener;
+mod shared_limits;
 mod split;
 
 use std::collections::{HashMap, HashSet};
@@ -11,8 +13,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub(super) use self::folders::check_folders;
+use self::known_names::KnownNames;
 use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
-use super::diagnostic::{Code, Diagnostic, Severity, nearest};
+use super::diagnostic::{Code, Diagnostic, Severity};
 use super::model::{
     Address, Admin, AuthMethod, Bind, Conditions, Config, EndpointConfig, ListenerConfig,
     PathMatch, RouteConfig, same_variable,
@@ -39,6 +42,7 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     }
     check_binds(config, places, diagnostics);
     check_names(config, places, diagnostics);
+    shared_limits::check(config, places, diagnostics);
     auth::check(config, places, diagnostics);
     check_client_certificates(config, places, diagnostics);
     check_conditions(config, &places.routes, diagnostics);
@@ -125,34 +129,6 @@ fn overlap_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
         && (any || one.ip() == other.ip())
 }
 
-/// The names of all listeners or upstreams that a file has.
-struct KnownNames<'a> {
-    /// `listener` or `upstream`.
-    kind: &'static str,
-    in_order: Vec<&'a str>,
-    set: HashSet<&'a str>,
-    /// Whether the file may mean others: a table whose name is wrong was reported.
-    are_all: bool,
-}
-
-impl<'a> KnownNames<'a> {
-    fn new(kind: &'static str, names: Option<&'a Vec<String>>) -> Self {
-        let in_order: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
-        Self {
-            kind,
-            set: in_order.iter().copied().collect(),
-            in_order,
-            are_all: names.is_some(),
-        }
-    }
-
-    /// The error about `name`, if nothing has it.
-    fn check(&self, name: &str, span: &Span) -> Option<Diagnostic> {
-        let is_dangling = self.are_all && !self.set.contains(name);
-        is_dangling.then(|| dangling(self.kind, name, &self.in_order, span))
-    }
-}
-
 fn check_names(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
     let upstreams = KnownNames::new("upstream", places.upstream_names.as_ref());
     let listeners = KnownNames::new("listener", places.listener_names.as_ref());
@@ -178,15 +154,6 @@ fn check_names(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnosti
             names.insert(&route.name, span);
         }
     }
-}
-
-fn dangling(kind: &str, name: &str, known: &[&str], span: &Span) -> Diagnostic {
-    let message = format!("there is no {kind} `{name}`");
-    Diagnostic::error(Code::Dangling, span.clone(), message).hint(match nearest(name, known) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => format!("add `[{kind}.{name}]`"),
-        None => format!("the configuration has: {}", known.join(", ")),
-    })
 }
 
 /// Whether `route` applies to requests on `listener`.

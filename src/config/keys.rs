@@ -11,6 +11,7 @@ mod admin;
 mod auth;
 mod bounds;
 mod keepalive;
+mod limit;
 mod listener;
 mod request_key;
 mod route;
@@ -45,6 +46,12 @@ pub const ROOT: KeyTable = KeyTable {
             ValueKind::Map(&ValueKind::Table(&auth::AUTH)),
             "",
             "Clients must prove who they are where a route refers to one of these by its name.",
+        ),
+        key(
+            "limit",
+            ValueKind::Map(&ValueKind::Table(&limit::LIMIT)),
+            "",
+            "Limits that routes share: requests of all routes that name a limit in `limits.shared` count together. Logs and metrics refer to a limit by its name.",
         ),
         key(
             "listener",

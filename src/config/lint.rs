@@ -8,6 +8,7 @@ mod acme;
 mod admin;
 mod listeners;
 mod liveness;
+mod shared_limits;
 mod split;
 
 use std::time::Duration;
@@ -68,6 +69,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     acme::lint(config, places, diagnostics);
     listeners::lint(config, places, diagnostics);
     liveness::lint(config, places, diagnostics);
+    shared_limits::lint(config, places, diagnostics);
     lint_tickets(config, places, diagnostics);
     admin::lint(config, places, diagnostics);
     if let Some(max) = descriptor_budget::hard_limit() {

@@ -22,6 +22,7 @@ mod request_key;
 mod route;
 mod secret;
 mod server;
+mod shared_limit;
 mod trust;
 mod upstream;
 
@@ -57,6 +58,7 @@ pub use self::route::{
 };
 pub use self::secret::Secret;
 pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
+pub use self::shared_limit::{MissingKey, SharedLimitConfig, WhenFull};
 pub use self::trust::{Access, Family, Net, Nets, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,
@@ -87,6 +89,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// The upstreams, in the order of the file.
     pub upstreams: Vec<UpstreamConfig>,
+    /// The limits that routes share, in the order of the file.
+    pub limits: Vec<Arc<SharedLimitConfig>>,
     /// Every file that was read, the configuration file first; these are the files to watch.
     pub inputs: Vec<Input>,
 }

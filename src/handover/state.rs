@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::Identity;
 use crate::net::inherited::{InheritedSockets, SocketId};
 use crate::net::tls_tickets::HandoverTicketKey;
+use crate::quota::shared::LimitsHandover;
 use crate::upstream::handover::UpstreamsHandover;
 
 /// Everything that is handed over. The descriptors follow the message, in this order: one for each of
@@ -33,6 +34,9 @@ pub struct HandoverState {
     pub settle: Option<Duration>,
     /// The state of upstreams and endpoints.
     pub upstreams: UpstreamsHandover,
+    /// The counts of limits that routes share. Version 0.1.0 has none.
+    #[serde(default)]
+    pub limits: LimitsHandover,
 }
 
 /// The session ticket keys of one listener.

@@ -13,6 +13,7 @@ use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::{HandoverState, InheritedListeners};
 use crate::net::inherited::{Purpose, SocketId};
+use crate::quota::shared::LimitsHandover;
 use crate::systemd::{self, passed_sockets::PassedSockets};
 use crate::upstream::handover::UpstreamsHandover;
 
@@ -43,6 +44,8 @@ pub struct Inheritance {
     pub passed: PassedSockets,
     /// The state of upstreams; `None` without a predecessor.
     pub upstreams: Option<UpstreamsHandover>,
+    /// The counts of limits that routes share.
+    pub limits: LimitsHandover,
     /// The links to older generations that still drain.
     older: Vec<(Identity, OwnedFd)>,
 }
@@ -82,6 +85,7 @@ impl Predecessor {
         let mut inheritance = Inheritance {
             generation: state.from.generation + 1,
             upstreams: Some(state.upstreams),
+            limits: state.limits,
             ..Inheritance::default()
         };
         inheritance.listeners.tickets = state.tickets;

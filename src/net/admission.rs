@@ -13,6 +13,7 @@ use super::listener_limits::ListenerPermit;
 use crate::config::descriptor_budget;
 use crate::quota::QuotaPermit;
 use crate::quota::failure_reports::RecurringTrouble;
+use crate::quota::shared::KeyPermit;
 
 /// How long a connection that waits for room waits before it asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
@@ -141,7 +142,18 @@ pub struct ConnectionPermit {
 #[derive(Debug, Default)]
 struct Held {
     _listener: ListenerPermit,
-    _tunnels: Vec<QuotaPermit>,
+    _quotas: Box<[QuotaPermit]>,
+    /// Boxed, because few tunnels have any.
+    shared: Option<Box<Vec<KeyPermit>>>,
+}
+
+/// The permits that a tunnel holds.
+#[derive(Debug, Default)]
+pub struct TunnelPermits {
+    /// Those of the process and of the route.
+    pub quotas: Vec<QuotaPermit>,
+    /// Those of limits that the route shares.
+    pub shared: Vec<KeyPermit>,
 }
 
 impl ConnectionPermit {
@@ -164,10 +176,18 @@ impl ConnectionPermit {
     }
 
     /// Holds the permits that count a tunnel as long as the connection lasts.
-    pub fn hold_tunnel(&mut self, permits: Vec<QuotaPermit>) {
-        if !permits.is_empty() {
-            self.held.get_or_insert_default()._tunnels = permits;
+    pub fn hold_tunnel(&mut self, permits: TunnelPermits) {
+        if !(permits.quotas.is_empty() && permits.shared.is_empty()) {
+            let held = self.held.get_or_insert_default();
+            held._quotas = permits.quotas.into();
+            held.shared = (!permits.shared.is_empty()).then(|| Box::new(permits.shared));
         }
+    }
+
+    /// The permits of limits that its route shares.
+    pub fn shared_limits(&self) -> &[KeyPermit] {
+        let held = self.held.as_ref().and_then(|held| held.shared.as_ref());
+        held.map_or(&[], |permits| permits)
     }
 }
 
@@ -197,6 +217,12 @@ mod tests {
                 "{descriptors} descriptors"
             );
         }
+    }
+
+    #[test]
+    fn what_a_connection_holds_is_small() {
+        // With the length that the allocator keeps, this is one of its size classes.
+        assert!(size_of::<Held>() <= 56, "{} bytes", size_of::<Held>());
     }
 
     fn two_workers(limit: usize) -> (Arc<Admission>, [Arc<WorkerLoad>; 2]) {

@@ -5,6 +5,7 @@ mod certificates;
 mod endpoints;
 mod gathered;
 mod kernel;
+mod limits;
 mod listeners;
 mod probes;
 mod process;
@@ -75,6 +76,7 @@ pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     listeners::write_listeners(&mut metrics, &gathered);
     listeners::write_drained(&mut metrics, sources.drained);
     routes::write_requests(&mut metrics, &gathered);
+    limits::write_limits(&mut metrics, sources.snapshot);
     probes::write_probes(&mut metrics, sources.probes);
     tunnels::write_tunnels(&mut metrics, &gathered);
     tunnels::write_traffic(&mut metrics, &gathered);

@@ -92,6 +92,9 @@ rejections! {
     /// Who the client is cannot be established: the issuer or the service that decides does not respond.
     AuthUnavailable = SERVICE_UNAVAILABLE, "auth-unavailable",
         "Who you are cannot be established at the moment. Please try again soon.";
+    /// The request has no key for a limit of the route, and the limit has `missing = "refuse"`.
+    LimitKeyMissing = FORBIDDEN, "limit-key-missing",
+        "The request lacks what it is counted by.";
     /// No route matches.
     NoRoute = NOT_FOUND, "no-route", "Nothing is served at this host and path.";
     /// The request names no endpoint of the route, which has `endpoint`.
@@ -119,6 +122,11 @@ rejections! {
     /// The client's address exceeds `limits.requests_per_ip`.
     RequestRate = TOO_MANY_REQUESTS, "request-rate",
         "Too many requests from your address. Please try again soon.";
+    /// The key of the request exceeds a rate of a limit that the route shares.
+    LimitRate = TOO_MANY_REQUESTS, "limit-rate", "Too many requests. Please try again soon.";
+    /// The key of the request has all the tunnels that a limit of the route allows.
+    LimitFull = TOO_MANY_REQUESTS, "limit-full",
+        "Too many connections. Please close another one first.";
     /// The listener exceeds `limits.handshakes_per_second`.
     HandshakeRate = SERVICE_UNAVAILABLE, "handshake-rate",
         "Too many handshakes at the moment. Please try again soon.";

@@ -213,6 +213,7 @@ impl Process {
     /// Drops state that no longer matters.
     fn sweep(&mut self) {
         self.reloader.listeners().sweep();
+        self.reloader.snapshot().shared_limits().sweep();
         for worker in self.workers.iter() {
             worker.counters.sweep(&self.reloader.snapshot());
         }

@@ -21,6 +21,7 @@ use crate::displace::worker_queries::{WorkerLink, Workers};
 use crate::net::admission::Admission;
 use crate::observe::log::start::Logging;
 use crate::quota::failure_reports::FailureReports;
+use crate::quota::shared::SharedLimits;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::Connector;
@@ -44,12 +45,13 @@ impl Base {
     pub(super) async fn build(
         config: &Config,
         registry: Registry,
+        limits: SharedLimits,
         has_predecessor: bool,
     ) -> Result<Self, StartError> {
         // First of all: workers and lookups need descriptors, too.
         let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
-            Snapshot::first(config, Arc::new(registry))?,
+            Snapshot::first(config, Arc::new(registry), Arc::new(limits))?,
             Connector::default(),
         ));
         let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));

@@ -27,6 +27,7 @@ use crate::handover::link::Link;
 use crate::handover::successor::{Inheritance, LeavingPredecessor, Predecessor};
 use crate::net::tls;
 use crate::observe::log::start::{self as logging, Logging};
+use crate::quota::shared::SharedLimits;
 use crate::session::Shared;
 use crate::systemd::{self, passed_sockets::PassedSockets};
 use crate::upstream::registry::Registry;
@@ -84,7 +85,9 @@ impl Process {
             None => Inheritance::without_predecessor(start.passed),
         };
         let registry = inheritance.upstreams.take().map(Registry::from_predecessor);
-        let base = Base::build(config, registry.unwrap_or_default(), predecessor.is_some()).await?;
+        let registry = registry.unwrap_or_default();
+        let limits = SharedLimits::new(std::mem::take(&mut inheritance.limits));
+        let base = Base::build(config, registry, limits, predecessor.is_some()).await?;
         flush_logs_on_panic(&base.shared, logging);
         signals.set_access_log(&base.shared.access_log);
         let files = FileWatch::new();

@@ -262,6 +262,7 @@ impl Process {
             drained: listeners.hand_over_drained(),
             settle: self.reloader.server().upgrade.settle.filter(|_| settles),
             upstreams: self.reloader.registry().hand_over(Instant::now()),
+            limits: self.reloader.snapshot().shared_limits().hand_over(),
         };
         let descriptors = PassedDescriptors {
             sockets,

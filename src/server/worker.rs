@@ -92,6 +92,7 @@ async fn run(
             },
             Some(question) = asked.recv() => worker_queries::execute(&worker, question),
             () = worker.tunnels.take_turns() => {}
+            () = worker.close_replaced() => {}
             () = &mut sweep => {
                 let next = worker.tunnels.sweep_slice(Instant::now());
                 sweep.as_mut().reset(next);

@@ -13,12 +13,12 @@ use super::outcome::SessionOutcome;
 use super::plain_http;
 use super::relay::Opening;
 use super::routed::RoutedRequest;
+use crate::net::admission::TunnelPermits;
 use crate::observe::access_log::TunnelFacts;
 use crate::protocol::handshake::{self, Handshake};
 use crate::protocol::handshake_response::Switch;
 use crate::protocol::header_case::HeaderCase;
 use crate::protocol::rejection::Rejection;
-use crate::quota::QuotaPermit;
 use crate::quota::failure_reports::warn_once_a_minute;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::exchange::{EndpointResponse, ExchangeError, exchange};
@@ -35,7 +35,7 @@ pub(super) async fn open(
     parts: &Parts,
     handshake: &Handshake<'_>,
     first_head: Option<&[u8]>,
-    permits: &mut Vec<QuotaPermit>,
+    permits: &mut TunnelPermits,
 ) -> Result<SessionOutcome, Unserved<()>> {
     let (response, lease) = request_tunnel(routed, parts, first_head).await?;
     let endpoint = Arc::clone(&lease.endpoint().label);

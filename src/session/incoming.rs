@@ -12,8 +12,10 @@ use bytes::Bytes;
 use super::client::ClientIdentity;
 use super::connection::Connection;
 use super::error::SessionError;
+use super::shared_limits;
 use crate::auth::identity::EstablishedIdentity;
 use crate::config::model::{FixedResponse, LeadsTo, Redirect, Respond, Traceparent, Variable};
+use crate::net::admission::TunnelPermits;
 use crate::net::listener::ListenerSettings;
 use crate::net::listener_limits::LimitReached;
 use crate::observe::access_log::{self, RequestFacts, SessionId};
@@ -26,7 +28,7 @@ use crate::protocol::request_key::KeyTraits;
 use crate::protocol::retry_after::{ClientWait, MAX_QUEUE};
 use crate::protocol::target::Target;
 use crate::protocol::trace_context::TraceId;
-use crate::quota::QuotaPermit;
+use crate::quota::shared::KeyPermit;
 use crate::route;
 use crate::snapshot::{Route, Snapshot};
 
@@ -53,6 +55,8 @@ pub(super) struct IncomingRequest<'a> {
     /// Whether the request is a handshake without a response so far.
     awaits_tunnel: Cell<bool>,
     is_handshake: Cell<bool>,
+    /// The permits of limits that its route shares, until its tunnel opens.
+    key_permits: Cell<Vec<KeyPermit>>,
     started: Instant,
 }
 
@@ -138,6 +142,7 @@ impl<'a> IncomingRequest<'a> {
             identity: OnceCell::new(),
             awaits_tunnel: Cell::new(false),
             is_handshake: Cell::new(false),
+            key_permits: Cell::default(),
         };
         (incoming, read)
     }
@@ -368,20 +373,38 @@ impl<'a> IncomingRequest<'a> {
         })
     }
 
-    /// The permits that a tunnel holds from its handshake on: of the process and of the route.
-    pub(super) fn tunnel_permits(&self, route: &Route) -> Result<Vec<QuotaPermit>, SessionError> {
+    /// Counts the request towards the limits that its route shares.
+    pub(super) fn count(
+        &self,
+        route: &Route,
+        traits: &KeyTraits<'_>,
+        is_handshake: bool,
+    ) -> Result<(), SessionError> {
+        if !route.shared_limits.is_empty() {
+            let shared = self.snapshot.shared_limits();
+            let permits = shared_limits::count(shared, route, traits, is_handshake)?;
+            self.key_permits.set(permits);
+        }
+        Ok(())
+    }
+
+    /// The permits that a tunnel holds from its handshake on: of the process, of the route, and of its key.
+    pub(super) fn tunnel_permits(&self, route: &Route) -> Result<TunnelPermits, SessionError> {
         if self.connection.worker.is_memory_full() {
             return Err(Rejection::MemoryFull.into());
         }
-        let mut permits = Vec::new();
+        let mut quotas = Vec::new();
         if let Some(most) = self.snapshot.server.max_tunnels {
             let quota = self.connection.worker.tunnel_quota();
-            permits.push(quota.take(most).ok_or(Rejection::TunnelsFull)?);
+            quotas.push(quota.take(most).ok_or(Rejection::TunnelsFull)?);
         }
         if let Some(most) = route.settings.max_tunnels {
-            permits.push(route.tunnels.take(most).ok_or(Rejection::RouteFull)?);
+            quotas.push(route.tunnels.take(most).ok_or(Rejection::RouteFull)?);
         }
-        Ok(permits)
+        Ok(TunnelPermits {
+            quotas,
+            shared: self.key_permits.take(),
+        })
     }
 
     /// The response of a route that leads to no upstream.

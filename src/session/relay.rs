@@ -11,10 +11,11 @@ use super::passive_health;
 use super::tunnel_record::TunnelRecord;
 use super::worker::Worker;
 use crate::config::model::TunnelLimits;
+use crate::net::admission::TunnelPermits;
 use crate::net::stream::Stream;
 use crate::observe::access_log::{self, TunnelFacts, TunnelOpening};
 use crate::protocol::trace_context::TraceId;
-use crate::quota::QuotaPermit;
+use crate::quota::shared::TunnelPlace;
 use crate::tunnel::copy::{InitialBytes, Tunnel};
 use crate::upstream::connect::EndpointConnection;
 use crate::upstream::endpoint::Lease;
@@ -32,7 +33,7 @@ pub struct Opening {
     pub(super) handshake: Duration,
     pub(super) request_id: Option<Box<str>>,
     pub(super) trace: Option<TraceId>,
-    pub(super) permits: Vec<QuotaPermit>,
+    pub(super) permits: TunnelPermits,
     pub(super) facts: TunnelFacts,
 }
 
@@ -55,7 +56,7 @@ pub fn relay(
         facts: opening.facts,
         lease: opening.lease,
         _ports: opening.endpoint.port,
-        _permit: permit,
+        permit,
         _connected: connected,
     });
     access_log::tunnel_opened(
@@ -73,6 +74,13 @@ pub fn relay(
         to_endpoint: read_ahead.to_vec(),
     };
     let slot = worker.tunnels.enter(opening.limits, Rc::clone(&record));
+    for permit in record.permit.shared_limits() {
+        permit.opened(TunnelPlace {
+            replaced: Arc::clone(&worker.replaced),
+            place: slot.place(),
+            session: record.facts.session.0,
+        });
+    }
     let scratch = worker.scratch.clone();
     let tunnel = Tunnel::new(client, opening.endpoint.stream, initial, slot, scratch);
     worker.tasks.spawn(Relay {

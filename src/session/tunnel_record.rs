@@ -18,7 +18,7 @@ pub struct TunnelRecord {
     pub facts: TunnelFacts,
     pub(super) lease: Lease,
     pub(super) _ports: Option<source::PortPermit>,
-    pub(super) _permit: ConnectionPermit,
+    pub(super) permit: ConnectionPermit,
     pub(super) _connected: OpenConnection,
 }
 

@@ -20,7 +20,9 @@ use crate::observe::process::{ProcessStatus, Readiness};
 use crate::observe::recorder::{AccessLog, Recorder};
 use crate::probe::RouteProbes;
 use crate::quota::Quota;
+use crate::quota::shared::ReplacedTunnels;
 use crate::snapshot::Snapshot;
+use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::tunnel::scratch::Scratch;
 use crate::tunnel::table::TunnelTable;
 use crate::upstream::connect::Connector;
@@ -82,6 +84,8 @@ pub struct Worker {
     pub tunnels: Rc<TunnelTable<TunnelRecord>>,
     /// The worker's idle connections to endpoints.
     pub pool: Rc<Pool>,
+    /// Its tunnels that newer ones have replaced.
+    pub(super) replaced: Arc<ReplacedTunnels>,
     /// The TLS handshakes in progress, by listener.
     handshakes: RefCell<HashMap<Arc<str>, Rc<Handshakes>>>,
     pub(super) scratch: Scratch,
@@ -99,6 +103,7 @@ impl Worker {
             tasks: Tasks::default(),
             tunnels: Rc::default(),
             pool: Rc::default(),
+            replaced: Arc::default(),
             handshakes: RefCell::default(),
             scratch: Scratch::new(),
             ids: RandomState::new(),
@@ -148,6 +153,17 @@ impl Worker {
             all_series.iter().for_each(|it| it.traffic.publish());
         }
         next
+    }
+
+    /// Closes tunnels that newer ones have replaced, once there are any.
+    pub async fn close_replaced(&self) {
+        let replaced = self.replaced.next().await;
+        let message = Rc::new(CloseMessage::standard(Ended::Replaced));
+        for (place, session) in replaced {
+            // The place may have been reused since.
+            let is_it = |record: &TunnelRecord| record.facts.session == SessionId(session);
+            self.tunnels.close(place, &message, is_it);
+        }
     }
 
     pub(super) fn readiness(&self) -> Readiness {

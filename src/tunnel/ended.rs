@@ -52,6 +52,8 @@ pub enum Ended {
     EndpointRemoved,
     /// Its endpoint had more than its share, and `rebalance` moves tunnels.
     Rebalance,
+    /// A newer tunnel of the same key took its place: the limit has `when_full = "close_oldest"`.
+    Replaced,
     /// An operator closed the tunnel.
     Killed,
     /// The process stopped.
@@ -100,7 +102,7 @@ impl CloseMessage {
 
 impl Ended {
     /// All reasons, in order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ClientClose,
         Self::UpstreamClose,
         Self::ClientEof,
@@ -123,6 +125,7 @@ impl Ended {
         Self::EndpointDown,
         Self::EndpointRemoved,
         Self::Rebalance,
+        Self::Replaced,
         Self::Killed,
         Self::Shutdown,
     ];
@@ -152,6 +155,7 @@ impl Ended {
             Self::EndpointDown => "endpoint-down",
             Self::EndpointRemoved => "endpoint-removed",
             Self::Rebalance => "rebalance",
+            Self::Replaced => "replaced",
             Self::Killed => "killed",
             Self::Shutdown => "shutdown",
         }
@@ -178,6 +182,7 @@ impl Ended {
                 | Self::EndpointDown
                 | Self::EndpointRemoved
                 | Self::Rebalance
+                | Self::Replaced
                 | Self::Killed
                 | Self::Shutdown
         )
@@ -192,7 +197,8 @@ impl Ended {
     /// Whether tunnels end so one by one, through no fault of their sides: then they get the time
     /// that a long message takes.
     pub(super) fn is_paced(self) -> bool {
-        self == Self::MaxAge || (self.is_on_purpose() && self != Self::Killed)
+        self == Self::MaxAge
+            || (self.is_on_purpose() && !matches!(self, Self::Replaced | Self::Killed))
     }
 
     /// Whether a tunnel that is being closed at a pace gets no more time for that.
@@ -210,6 +216,7 @@ impl Ended {
             | Self::MemoryFull
             | Self::MessageRate
             | Self::ByteRate
+            | Self::Replaced
             | Self::Killed => Some(1008),
             Self::ProtocolError => Some(1002),
             Self::Drain

@@ -219,6 +219,11 @@ impl<O> TableSlot<O> {
         &self.entry
     }
 
+    /// The number of the slot.
+    pub fn place(&self) -> u32 {
+        self.key
+    }
+
     /// The turns of the worker.
     pub(super) fn turn(&self) -> &TurnBudget {
         &self.table.turn

@@ -101,6 +101,7 @@ fn complete(table: &mut toml::Table) {
     if table["route"][0].get("endpoint").is_some() {
         name_endpoints(table);
     }
+    complete_limits(table);
     let listener = table["listener"]["public"].as_table_mut().unwrap();
     let redirects = listener.contains_key("redirect_to_https");
     let upstreams = table["upstream"].as_table().unwrap().clone();
@@ -163,6 +164,27 @@ fn complete_auth(table: &mut toml::Table) {
         let players = toml::Table::from_iter([("jwt".to_owned(), jwt.into())]);
         let all = all.as_table_mut().unwrap();
         all.entry(name).or_insert(players.into());
+    }
+}
+
+/// Adds what the example of a single key needs to be a limit, and the limits that an example refers to.
+fn complete_limits(table: &mut toml::Table) {
+    let shared = table["route"][0].get("limits");
+    let shared = shared.and_then(|limits| limits.get("shared")?.as_array());
+    let names = shared.cloned().unwrap_or_default();
+    if names.is_empty() && !table.contains_key("limit") {
+        return;
+    }
+    let all = table.entry("limit").or_insert(toml::Table::new().into());
+    let all = all.as_table_mut().unwrap();
+    for name in &names {
+        let name = name.as_str().unwrap().to_owned();
+        all.entry(name).or_insert(toml::Table::new().into());
+    }
+    for (_, limit) in all.iter_mut() {
+        let limit = limit.as_table_mut().unwrap();
+        limit.entry("key").or_insert("client_ip".into());
+        limit.entry("tunnels").or_insert(5.into());
     }
 }
 
@@ -327,6 +349,7 @@ pub(super) fn check(example: &str, folder: &Path) -> config::Report {
             "unchecked",
             "unused",
             "acme-port",
+            "chosen-key",
         ]
         .into(),
     );

@@ -16,11 +16,15 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 const NOT_YET: &str = "# not yet";
 
 /// Keys that exclude another one; they are mentioned in a comment only.
-const ALTERNATIVES: [&str; 12] = [
+const ALTERNATIVES: [&str; 16] = [
     "auth.jwt.from.cookie",
     "auth.jwt.from.query",
     "auth.jwt.from.subprotocol_after",
     "auth.jwt.from.subprotocol_prefix",
+    "limit.key.claim",
+    "limit.key.cookie",
+    "limit.key.header",
+    "limit.key.query",
     "route.client_certificate.san",
     "route.client_certificate.subject",
     "route.split_by.cookie",
@@ -75,7 +79,7 @@ fn collect<'a>(
         };
         for table in below {
             let kind = match child.as_str() {
-                "acme" | "auth" | "listener" | "upstream" if path.is_empty() => {
+                "acme" | "auth" | "limit" | "listener" | "upstream" if path.is_empty() => {
                     &ValueKind::Map(&ValueKind::Bool)
                 }
                 _ => &ValueKind::Bool,

@@ -58,6 +58,7 @@ mod reuse;
 mod route_probes;
 mod routing;
 mod settling;
+mod shared_limits;
 mod shell;
 mod signals;
 mod slow;

@@ -1,6 +1,8 @@
 //! Every reason is the same everywhere: in the response or the Close frame, in the log, in metrics and
 //! in the admin interface. There is a scenario for each; a new reason does not compile without one.
 
+mod certificates;
+
 use futures_util::future::join_all;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
@@ -8,7 +10,6 @@ use tempfile::TempDir;
 use tidegate::protocol::rejection::Rejection;
 use tidegate::tunnel::ended::Ended;
 
-use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::{close_payload, frame, frames};
 use crate::harness::operator::{Operator, write_token};
@@ -17,7 +18,8 @@ use crate::harness::scrape::Scrape;
 use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire, handshake_with};
 
 /// Configures metrics and the admin interface.
-const SEEN: &str = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\nbind = \"127.0.0.1:0\"\n";
+const SEEN: &str =
+    "[admin]\nmetrics_bind = \"127.0.0.1:0\"\nbind = \"127.0.0.1:0\"\nread = \"open\"\n";
 
 /// The keys of this issuer cannot be fetched.
 const UNREACHABLE_ISSUER: &str = r#"[auth.players]
@@ -34,6 +36,7 @@ struct Scene {
     listener: &'static str,
     route: &'static str,
     upstream: &'static str,
+    limit: &'static str,
     /// Requests sent before, which are accepted.
     before: Vec<&'static str>,
     request: String,
@@ -73,6 +76,14 @@ fn of_upstream(upstream: &'static str, request: &str) -> Scene {
     Scene {
         upstream,
         ..asks(request)
+    }
+}
+
+/// A route that shares a limit with these settings.
+fn sharing(limit: &'static str, request: &str) -> Scene {
+    Scene {
+        limit,
+        ..of_route("limits.shared = [\"each\"]", request)
     }
 }
 
@@ -147,6 +158,7 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         ),
         R::UnexpectedSwitch => answered(GET, SWITCH),
         R::AddressRate | R::RequestRate | R::MemoryFull => return scene_of_limit(rejection),
+        R::LimitKeyMissing | R::LimitRate | R::LimitFull => return scene_of_limit(rejection),
         R::TunnelsFull | R::RouteFull | R::EndpointsFull => return scene_of_limit(rejection),
         R::NoEndpoint | R::HandshakeTimeout | R::ResponseTimeout => {
             return scene_of_limit(rejection);
@@ -197,6 +209,15 @@ fn scene_of_limit(rejection: Rejection) -> Option<Scene> {
             answer: Some("HTTP/1.1 204 No Content\r\n\r\n"),
             ..of_listener("limits.requests_per_ip = { rate = \"1/h\" }", GET)
         },
+        R::LimitKeyMissing => sharing(
+            "key = \"sni\"\nmissing = \"refuse\"\ntunnels = 9",
+            HANDSHAKE,
+        ),
+        R::LimitRate => second(sharing(
+            "key = \"client_ip\"\nhandshakes = { rate = \"1/h\" }",
+            HANDSHAKE,
+        )),
+        R::LimitFull => second(sharing("key = \"client_ip\"\ntunnels = 1", HANDSHAKE)),
         R::MemoryFull => of_server("memory = \"1MiB\"", HANDSHAKE),
         R::TunnelsFull => second(of_server("max_tunnels = 1", HANDSHAKE)),
         R::RouteFull => second(of_route("limits.tunnels = 1", HANDSHAKE)),
@@ -235,6 +256,9 @@ async fn play_out(rejection: Rejection, scene: Scene) {
             config = config.replace(&listed, &settled);
         }
         false => config = config + scene.upstream + "\n",
+    }
+    if !scene.limit.is_empty() {
+        config = config + "[limit.each]\n" + scene.limit + "\n";
     }
     if scene.route.contains("redirect =") {
         let upstream = config.find("[upstream.main]").unwrap();
@@ -365,33 +389,6 @@ async fn an_exceeded_handshake_rate_has_the_same_reason_everywhere() {
     compare(&proxy, Rejection::HandshakeRate, &head.unwrap()).await;
 }
 
-#[tokio::test]
-async fn certificates_have_the_same_reasons_everywhere() {
-    let any = "client_certificate = \"required\"";
-    let one = "client_certificate = { subject = \"CN=alice\" }";
-    look_at_certificate(any, None, Rejection::CertificateRequired).await;
-    look_at_certificate(one, Some("bob"), Rejection::CertificateDenied).await;
-}
-
-/// A route with this rule rejects a client with a certificate for this subject, or without one.
-async fn look_at_certificate(route: &str, subject: Option<&str>, rejection: Rejection) {
-    let (authority, folder) = Authority::with_certificate();
-    let clients = Authority::new();
-    clients.write(&folder.path().join("clients.pem"));
-    let client = match subject {
-        Some(subject) => authority.client_showing(&clients, subject),
-        None => authority.client(),
-    };
-    let endpoint = Endpoint::bind().await;
-    let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n\
-               client_auth = { ca = \"clients.pem\", mode = \"optional\" }\n";
-    let config = [SEEN, &settings(&[endpoint.address], "", route), tls].concat();
-    let proxy = Proxy::start_in(folder, &config).await;
-    let mut wire = proxy.connect_tls(client, "chat.example.com").await;
-    wire.send(HANDSHAKE).await;
-    look(&proxy, rejection, &mut wire).await;
-}
-
 /// The settings of the route that lead to an end.
 fn limits(ended: Ended) -> &'static str {
     match ended {
@@ -404,6 +401,7 @@ fn limits(ended: Ended) -> &'static str {
         Ended::MessageRate => "limits.messages_per_second = 20",
         Ended::ByteRate => "limits.bytes_per_second = { rate = \"2KiB\", action = \"close\" }",
         Ended::ProtocolError => "limits.messages_per_second = 1000",
+        Ended::Replaced => "limits.shared = [\"each\"]",
         Ended::ClientClose
         | Ended::UpstreamClose
         | Ended::ClientEof
@@ -441,6 +439,9 @@ fn aftermath(ended: Ended) -> &'static str {
              health = { tcp = {}, interval = \"100ms\", fall = 1 }\n"
         }
         Ended::EndpointRemoved => "on_removed = { action = \"close\" }\n",
+        Ended::Replaced => {
+            "[limit.each]\nkey = \"client_ip\"\ntunnels = 1\nwhen_full = \"close_oldest\"\n"
+        }
         Ended::Rebalance => "rebalance = { mode = \"on\", min_age = \"0s\" }\n",
         _ => "",
     }
@@ -524,6 +525,8 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
         }
         // Caused by the endpoint and by the configuration.
         Ended::EndpointDown | Ended::EndpointRemoved | Ended::Rebalance => {}
+        // Caused by the other tunnel.
+        Ended::Replaced => {}
         Ended::Idle | Ended::MaxAge => {}
     }
     (Some(client), Some(served))
@@ -544,6 +547,9 @@ async fn end(ended: Ended) {
     // With four tunnels the endpoint has one too many as soon as there is a second one.
     let mut others = Vec::new();
     while ended == Ended::Rebalance && others.len() < 3 {
+        others.push(proxy.tunnel_to(&endpoint).await);
+    }
+    if ended == Ended::Replaced {
         others.push(proxy.tunnel_to(&endpoint).await);
     }
     let listed = format!("\"{}\"", endpoint.address);

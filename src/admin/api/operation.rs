@@ -6,7 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::{
-    certificates, close, endpoints, explain, listeners, reload, status, tunnels, upgrade, upstreams,
+    certificates, close, endpoints, explain, limits, listeners, reload, status, tunnels, upgrade,
+    upstreams,
 };
 use crate::admin::closing::JobInfo;
 use crate::admin::command::ReloadResponse;
@@ -15,6 +16,7 @@ use crate::admin::reload_plan::ReloadPlan;
 use crate::config::model::AdminRole;
 use crate::displace::tunnel_filter::TunnelFilter;
 use crate::handover::identity::Identity;
+use crate::quota::shared::{LimitCounts, OlderToReplace, ReplaceResponse};
 
 /// The query parameter that every operation accepts.
 pub const GENERATION: &str = "generation";
@@ -72,6 +74,12 @@ operations! {
     UndrainListener = POST "/v1/listeners/undrain", Steer;
     /// Upstreams and their endpoints: which are in rotation, and why any is not.
     Upstreams = GET "/v1/upstreams", Read;
+    /// Limits that routes share, and the keys with the most tunnels.
+    Limits = GET "/v1/limits", Read;
+    /// The tunnels of each key, by its hash. Newer generations add them to their own.
+    LimitCounts = GET "/v1/limits/counts", Read;
+    /// Closes the oldest tunnels of a key. Newer generations do so when they have newer ones.
+    ReplaceTunnels = POST "/v1/limits/replace", Steer;
     /// Live tunnels, filtered, sorted and paged.
     Tunnels = GET "/v1/tunnels", Read;
     /// Closes the tunnels that match a filter, at once or at a pace; or only counts them.
@@ -144,6 +152,7 @@ impl Operation {
 
     fn request_schema(self, schemas: &mut SchemaGenerator) -> Option<Schema> {
         Some(match self {
+            Self::ReplaceTunnels => of::<OlderToReplace>(schemas),
             Self::CloseTunnels => of::<close::CloseRequest>(schemas),
             Self::StopClosing => of::<close::StopJobRequest>(schemas),
             Self::DrainListener | Self::UndrainListener => {
@@ -170,6 +179,9 @@ impl Operation {
             Self::Listeners => of::<Vec<listeners::ListenerInfo>>(schemas),
             Self::DrainListener | Self::UndrainListener => of::<listeners::ListenerInfo>(schemas),
             Self::Upstreams => of::<Vec<upstreams::UpstreamInfo>>(schemas),
+            Self::Limits => of::<Vec<limits::LimitInfo>>(schemas),
+            Self::LimitCounts => of::<Vec<LimitCounts>>(schemas),
+            Self::ReplaceTunnels => of::<ReplaceResponse>(schemas),
             Self::Tunnels => of::<tunnels::ListTunnelsResponse>(schemas),
             Self::CloseTunnels => of::<close::CloseResponse>(schemas),
             Self::StopClosing => of::<JobInfo>(schemas),

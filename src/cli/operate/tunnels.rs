@@ -1,5 +1,7 @@
 //! `tidegate tunnels`.
 
+mod keys;
+
 use clap::{Args, ValueEnum};
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::tunnels::{
@@ -27,6 +29,9 @@ pub(in crate::cli) struct TunnelsArgs {
     /// Measure traffic rates for this long, up to 10s, and sort by them: shows the busiest clients
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s")]
     rates: Option<HumanDuration>,
+    /// Show the keys of this shared limit that have the most tunnels, instead of the tunnels
+    #[arg(long, value_name = "LIMIT", conflicts_with_all = ["id", "sort", "limit", "rates", "FilterArgs"])]
+    by: Option<String>,
     #[command(flatten)]
     client: AdminClient,
     // Last, because its heading applies to everything that follows.
@@ -50,8 +55,12 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
         sort,
         limit,
         rates,
+        by,
         client,
     } = verb;
+    if let Some(limit) = by {
+        return keys::keys(&client, &limit);
+    }
     let sort = match sort {
         // With rates, the default order is by rate: the busiest tunnels are what --rates is for.
         SortArg::Age if rates.is_some() => TunnelSort::Messages,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::{
     Builder, CertificatePlaces, ListenerPlaces, count, duration, header, is_empty_list, keepalive,
-    nets, positive,
+    limit::rate, nets, positive,
 };
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
@@ -75,13 +75,7 @@ impl Builder<'_> {
     }
 
     fn listener_limits(&mut self, section: &Section) -> ListenerLimits {
-        let rate = |name: &str| {
-            let section = section.optional(name)?;
-            Some(Rate {
-                per_second: section.rate("rate")?,
-                burst: positive(&section, "burst")?,
-            })
-        };
+        let rate = |name: &str| rate(section, name);
         let per_second = positive(section, "handshakes_per_second");
         let default = ListenerLimits::default();
         ListenerLimits {

@@ -63,6 +63,7 @@ impl Builder<'_> {
             handshake: strictness(section),
             endpoint_host: self.endpoint_host(section),
             max_tunnels: count(&limits, "tunnels"),
+            shared_limits: texts(&limits.list("shared")).into(),
             max_body: limits.size("body_bytes"),
             limits: tunnel_limits(&timeouts, &limits),
         };
@@ -80,6 +81,9 @@ impl Builder<'_> {
             auth: span("auth"),
             require: span("require"),
             listeners: spans(section, "listeners", |value| {
+                matches!(value, ConfigValue::Text(_))
+            }),
+            shared_limits: spans(&limits, "shared", |value| {
                 matches!(value, ConfigValue::Text(_))
             }),
             hosts: spans(section, "hosts", |value| {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::KnownNames;
+use super::known_names::KnownNames;
 use crate::config::build::Places;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{AuthMethod, Config, LeadsTo, Piece, RequestKey, RouteConfig};

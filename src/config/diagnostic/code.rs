@@ -120,6 +120,8 @@ codes! {
         HttpCheck = "http-check";
         /// A health check may take longer than the interval between two.
         SlowCheck = "slow-check";
+        /// Clients choose the key of a limit themselves.
+        ChosenKey = "chosen-key";
         /// A split divides the plain requests of one client.
         TornSessions = "torn-sessions";
         /// Nothing finds out whether the endpoints of an upstream work.

@@ -299,6 +299,13 @@ const LIMITS: KeyTable = KeyTable {
         )
         .shown("tunnels = 50_000"),
         key(
+            "shared",
+            NAMES,
+            "[]",
+            "Requests of the route count towards the limits with these names (`[limit.NAME]`), together with those of all other routes that name them.",
+        )
+        .shown(r#"shared = ["per-client"]"#),
+        key(
             "body_bytes",
             SIZE,
             "",

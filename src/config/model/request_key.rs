@@ -1,5 +1,7 @@
 //! The key of a request: what distinguishes one client, room or user from another.
 
+use std::fmt;
+
 use http::HeaderName;
 
 /// The part of a request that is its key.
@@ -19,4 +21,26 @@ pub enum RequestKey {
     Cookie(Box<str>),
     /// The value of this query parameter, decoded.
     Query(Box<str>),
+}
+
+impl RequestKey {
+    /// Whether a client may choose any value for it, and a new one for each request.
+    pub fn is_chosen_by_clients(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::Cookie(_) | Self::Query(_))
+    }
+}
+
+/// The key in words: `client_ip`, `cookie sid`.
+impl fmt::Display for RequestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientIp => f.write_str("client_ip"),
+            Self::Path => f.write_str("path"),
+            Self::Sni => f.write_str("sni"),
+            Self::Claim(name) => write!(f, "claim {name}"),
+            Self::Header(name) => write!(f, "header {name}"),
+            Self::Cookie(name) => write!(f, "cookie {name}"),
+            Self::Query(name) => write!(f, "query {name}"),
+        }
+    }
 }

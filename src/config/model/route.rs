@@ -44,6 +44,8 @@ pub struct RouteConfig {
     pub handshake: Strictness,
     /// The `Host` that endpoints receive.
     pub endpoint_host: EndpointHost,
+    /// The names of the limits that it shares with other routes.
+    pub shared_limits: Box<[Arc<str>]>,
     /// The maximum number of concurrent tunnels.
     pub max_tunnels: Option<usize>,
     /// The maximum size of the body of a plain request, in bytes.
@@ -102,6 +104,7 @@ impl RouteConfig {
             handshake: Strictness::Strict,
             endpoint_host: EndpointHost::Clients,
             max_tunnels: None,
+            shared_limits: Box::default(),
             max_body: None,
             limits: TunnelLimits::default(),
             probe: None,

@@ -174,6 +174,7 @@ fn a_name(kind: &str) -> &'static str {
     match kind {
         "listener" => "public",
         "acme" => "letsencrypt",
+        "limit" => "per-client",
         _ => "chat",
     }
 }

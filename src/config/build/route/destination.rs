@@ -18,7 +18,7 @@ use crate::config::sources::Span;
 const DESTINATIONS: [&str; 4] = ["upstream", "split", "redirect", "respond"];
 
 /// Keys that have no meaning on a route that does not lead to an upstream.
-const UPSTREAM_ONLY: [&str; 13] = [
+const UPSTREAM_ONLY: [&str; 12] = [
     "endpoint",
     "endpoint_fallback",
     "http",
@@ -30,7 +30,6 @@ const UPSTREAM_ONLY: [&str; 13] = [
     "response_headers",
     "compression",
     "timeouts",
-    "limits",
     "probe",
 ];
 
@@ -97,6 +96,11 @@ impl Builder<'_> {
     fn needs_upstream(&mut self, section: &Section, instead: &str) {
         let why = format!("on a route that {instead}");
         self.refuse_keys(section, "", UPSTREAM_ONLY, &why);
+        // Requests that lead nowhere may be counted as well.
+        let limits = section.section("limits");
+        let refused = limits.written.keys().copied();
+        let refused = refused.filter(|name| *name != "shared");
+        self.refuse_keys(&limits, "limits.", refused, &why);
     }
 
     /// Reports those of `keys` that are written, although they have no meaning here. `table` stands before

@@ -18,7 +18,7 @@ const OF_HANDSHAKES: [&str; 6] = [
     "probe",
 ];
 
-/// The keys of `limits` that limit plain requests. All others limit tunnels.
+/// The keys of `limits` that limit plain requests. All others limit tunnels, except `shared`, which limits both.
 const LIMITS_OF_PLAIN_REQUESTS: [&str; 1] = ["body_bytes"];
 
 pub(super) fn request_kind(section: &Section) -> Option<RequestKind> {
@@ -53,7 +53,7 @@ impl Builder<'_> {
         let limits = section.section("limits");
         let refused = limits.written.keys().copied().filter(|name| {
             let is_plain = LIMITS_OF_PLAIN_REQUESTS.contains(name);
-            is_plain == (kind == RequestKind::Handshake)
+            *name != "shared" && is_plain == (kind == RequestKind::Handshake)
         });
         self.refuse_keys(&limits, "limits.", refused, &why);
     }

@@ -1,0 +1,378 @@
+//! The table against a model, over threads, when it is full, and across generations.
+
+use std::num::NonZeroU32;
+use std::thread;
+
+use proptest::prelude::*;
+
+use super::usage::KeyUsage;
+use super::*;
+use crate::config::model::{MissingKey, RequestKey};
+
+fn config(tunnels: u32, when_full: WhenFull) -> SharedLimitConfig {
+    SharedLimitConfig {
+        name: "user".into(),
+        key: RequestKey::Cookie("sid".into()),
+        missing: MissingKey::ClientIp,
+        tunnels: NonZeroU32::new(tunnels),
+        when_full,
+        handshakes: None,
+        requests: None,
+        keys: 1000,
+    }
+}
+
+fn slow(burst: u32) -> Option<Rate> {
+    Some(Rate {
+        per_second: 0.001,
+        burst: NonZeroU32::new(burst).unwrap(),
+    })
+}
+
+fn place(worker: &Arc<ReplacedTunnels>, session: u64) -> TunnelPlace {
+    TunnelPlace {
+        replaced: Arc::clone(worker),
+        place: session as u32,
+        session,
+    }
+}
+
+/// The sessions that were to be closed since the last call.
+fn replaced(worker: &ReplacedTunnels) -> Vec<u64> {
+    use futures_util::FutureExt;
+    let waiting = worker.next().now_or_never().unwrap_or_default();
+    waiting.into_iter().map(|(_, session)| session).collect()
+}
+
+#[test]
+fn a_key_without_tunnels_takes_little_memory() {
+    let (usage, permit) = (size_of::<KeyUsage>(), size_of::<KeyPermit>());
+    assert!(usage <= 24, "{usage} bytes in addition to 16 for the hash");
+    assert!(permit <= 48, "{permit} bytes");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Shake(u8),
+    Open(usize),
+    Leave(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (b'a'..b'd').prop_map(Step::Shake),
+        (0..20_usize).prop_map(Step::Open),
+        (0..20_usize).prop_map(Step::Leave),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// A tunnel or handshake of the model.
+struct Held {
+    key: u8,
+    session: u64,
+    is_open: bool,
+    permit: KeyPermit,
+}
+
+fn agrees_with_the_model(when_full: WhenFull, steps: Vec<Step>) {
+    const MOST: usize = 2;
+    let limit = Arc::<SharedLimit>::default();
+    let config = config(MOST as u32, when_full);
+    let hasher = key::KeyHasher::default();
+    let worker = Arc::<ReplacedTunnels>::default();
+    let mut held: Vec<Held> = Vec::new();
+    let mut sessions = 0;
+    for step in steps {
+        match step {
+            Step::Shake(key) => {
+                let of_key = held.iter().filter(|it| it.key == key).count();
+                let admitted = limit.handshake(&hasher.key(KeySource::Part(&[key])), &config);
+                let is_full = when_full == WhenFull::Refuse && of_key >= MOST;
+                assert_eq!(admitted.is_err(), is_full, "{of_key}");
+                if let Ok(permit) = admitted {
+                    sessions += 1;
+                    held.push(Held {
+                        key,
+                        session: sessions,
+                        is_open: false,
+                        permit,
+                    });
+                }
+            }
+            Step::Open(at) if at < held.len() && !held[at].is_open => {
+                held[at].is_open = true;
+                let Held { key, session, .. } = held[at];
+                held[at].permit.opened(place(&worker, session));
+                let open = |it: &Held| it.key == key && it.is_open;
+                let excess = held
+                    .iter()
+                    .filter(|it| open(it))
+                    .count()
+                    .saturating_sub(MOST);
+                let oldest = held.iter().filter(|it| open(it) && it.session != session);
+                let expected: Vec<u64> = oldest.take(excess).map(|it| it.session).collect();
+                assert_eq!(replaced(&worker), expected);
+                // Their permits live on for a moment, as they do while a tunnel closes: they count no more.
+                let (gone, rest) = held
+                    .into_iter()
+                    .partition(|it| expected.contains(&it.session));
+                held = rest;
+                let before = limit.top(10);
+                drop::<Vec<Held>>(gone);
+                assert_eq!(limit.top(10), before);
+            }
+            Step::Leave(at) if at < held.len() => drop(held.remove(at)),
+            _ => {}
+        }
+        for tunnels in limit.top(10).0 {
+            let of_key = |it: &&Held| char::from(it.key).to_string() == tunnels.key;
+            assert_eq!(held.iter().filter(of_key).count(), tunnels.own as usize);
+        }
+        assert_eq!(limit.top(10).1, held.len() as u64);
+    }
+    drop(held);
+    limit.sweep();
+    assert!(limit.is_empty() && limit.top(10).0.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn counts_agree_with_a_model(
+        closes in any::<bool>(),
+        steps in steps(),
+    ) {
+        let when_full = if closes { WhenFull::CloseOldest } else { WhenFull::Refuse };
+        agrees_with_the_model(when_full, steps);
+    }
+}
+
+#[test]
+fn a_limit_is_exact_over_threads() {
+    let limit = Arc::<SharedLimit>::default();
+    let config = config(5, WhenFull::Refuse);
+    let hasher = key::KeyHasher::default();
+    let refused = AtomicUsize::new(0);
+    let admitted: Vec<KeyPermit> = thread::scope(|scope| {
+        let take = || {
+            let mut kept = Vec::new();
+            for round in 0..2000 {
+                match limit.handshake(&hasher.key(KeySource::Part(b"alice")), &config) {
+                    // Some leave, so that there is room again and again.
+                    Ok(permit) if round % 3 == 0 => kept.push(permit),
+                    Ok(_) => {}
+                    Err(_) => drop(refused.fetch_add(1, Ordering::Relaxed)),
+                }
+                assert!(limit.top(1).1 <= 5);
+            }
+            kept
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+        let kept = threads.into_iter().map(|it| it.join().unwrap());
+        kept.flatten().collect()
+    });
+    assert_eq!(admitted.len(), 5);
+    assert_eq!(limit.top(1).1, 5);
+    assert!(refused.into_inner() > 0);
+}
+
+#[test]
+fn keys_beyond_the_maximum_share_one_count() {
+    let limit = Arc::<SharedLimit>::default();
+    let hasher = key::KeyHasher::default();
+    let config = SharedLimitConfig {
+        keys: 2,
+        requests: slow(2),
+        ..config(1, WhenFull::Refuse)
+    };
+    let shake = |key: &str| limit.handshake(&hasher.key(KeySource::Part(key.as_bytes())), &config);
+    let request = |key: &str| limit.request(&hasher.key(KeySource::Part(key.as_bytes())), &config);
+    let one = shake("one").unwrap();
+    let two = shake("two").unwrap();
+    let three = shake("three").unwrap();
+    assert_eq!(shake("four").unwrap_err(), LimitExceeded::Tunnels);
+    assert!(request("five").is_ok() && request("six").is_ok());
+    assert_eq!(request("seven"), Err(LimitExceeded::Rate));
+    assert!(
+        request("one").is_ok(),
+        "a key in the table has its own count"
+    );
+    let keys: Vec<String> = limit.top(9).0.into_iter().map(|it| it.key).collect();
+    assert!(keys.contains(&"(all other keys)".to_owned()), "{keys:?}");
+    assert_eq!(limit.len(), 2);
+    drop((one, two, three));
+    limit.sweep();
+    // `one` has used up a part of its rate.
+    assert_eq!(limit.len(), 1);
+    assert!(shake("four").is_ok());
+    assert_eq!(limit.counters.overflowed.load(Ordering::Relaxed), 5);
+}
+
+#[test]
+fn a_flood_of_keys_takes_bounded_memory() {
+    let limit = SharedLimit::default();
+    let hasher = key::KeyHasher::default();
+    let config = SharedLimitConfig {
+        requests: slow(1),
+        ..config(1, WhenFull::Refuse)
+    };
+    for number in 0..50_000_u32 {
+        let _ = limit.request(&hasher.key(KeySource::Part(&number.to_be_bytes())), &config);
+    }
+    assert_eq!(limit.len(), 1000);
+    let room: usize = limit
+        .shards
+        .iter()
+        .map(|it| locked(it).keys.capacity())
+        .sum();
+    assert!(room < 4 * 1000, "room for {room} keys");
+}
+
+#[test]
+fn a_long_key_takes_no_more_than_a_short_one() {
+    let limit = Arc::<SharedLimit>::default();
+    let config = config(1, WhenFull::Refuse);
+    let long = [b'a'; 100_000];
+    let _permit = limit.handshake(
+        &key::KeyHasher::default().key(KeySource::Part(&long)),
+        &config,
+    );
+    let shown = limit.top(1).0.remove(0).key;
+    assert_eq!((shown.len(), shown.starts_with('#')), (9, true));
+}
+
+#[test]
+fn rates_are_those_of_each_key_and_kind() {
+    let limit = Arc::<SharedLimit>::default();
+    let hasher = key::KeyHasher::default();
+    let config = SharedLimitConfig {
+        handshakes: slow(2),
+        requests: slow(3),
+        ..config(100, WhenFull::Refuse)
+    };
+    for name in ["one", "two"] {
+        let key = hasher.key(KeySource::Part(name.as_bytes()));
+        let shakes = (0..9).filter(|_| limit.handshake(&key, &config).is_ok());
+        assert_eq!(shakes.count(), 2);
+        assert_eq!(
+            (0..9)
+                .filter(|_| limit.request(&key, &config).is_ok())
+                .count(),
+            3
+        );
+    }
+    let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let LimitCounters {
+        handshakes,
+        requests,
+        full,
+        ..
+    } = &limit.counters;
+    assert_eq!([handshakes, requests, full].map(counted), [14, 12, 0]);
+}
+
+#[test]
+fn counts_continue_under_name_and_key() {
+    let limits = SharedLimits::default();
+    let first = limits.running(&config(5, WhenFull::Refuse));
+    let other_numbers = config(1, WhenFull::CloseOldest);
+    assert!(Arc::ptr_eq(&first, &limits.running(&other_numbers)));
+    let other_key = SharedLimitConfig {
+        key: RequestKey::ClientIp,
+        ..other_numbers.clone()
+    };
+    assert!(!Arc::ptr_eq(&first, &limits.running(&other_key)));
+    // A limit that was removed goes on as long as its tunnels do.
+    let key = limits.hasher().key(KeySource::Part(b"alice"));
+    let permit = first.handshake(&key, &other_numbers).unwrap();
+    drop(first);
+    assert_eq!(limits.running(&other_numbers).top(1).1, 1);
+    drop(permit);
+    assert_eq!(limits.running(&other_numbers).top(1).1, 0);
+}
+
+#[test]
+fn counts_continue_in_a_successor() {
+    let config = SharedLimitConfig {
+        requests: slow(2),
+        ..config(3, WhenFull::Refuse)
+    };
+    let old = SharedLimits::default();
+    let key = |limits: &SharedLimits| limits.hasher().key(KeySource::Part(b"alice"));
+    let running = old.running(&config);
+    let mut permits: Vec<_> = (0..2)
+        .map(|_| running.handshake(&key(&old), &config).unwrap())
+        .collect();
+    assert!((0..2).all(|_| running.request(&key(&old), &config).is_ok()));
+    let text = serde_json::to_string(&old.hand_over()).unwrap();
+    let new = SharedLimits::new(serde_json::from_str(&text).unwrap());
+    let limit = new.running(&config);
+    assert_eq!(
+        limit.top(1).0,
+        [KeyTunnels {
+            key: "alice".to_owned(),
+            own: 0,
+            older: 2
+        }]
+    );
+    assert!(limit.request(&key(&new), &config).is_err());
+    let own = limit.handshake(&key(&new), &config).unwrap();
+    assert!(limit.handshake(&key(&new), &config).is_err());
+    // A tunnel of the older process ends.
+    permits.pop();
+    new.set_older(old.own_tunnels());
+    let another = limit.handshake(&key(&new), &config).unwrap();
+    assert!(limit.handshake(&key(&new), &config).is_err());
+    // The older process is gone.
+    new.set_older(Vec::new());
+    assert!(limit.handshake(&key(&new), &config).is_ok());
+    drop((own, another));
+    let nothing: LimitsHandover = serde_json::from_str("{}").unwrap();
+    assert!(nothing.secret.is_none() && nothing.limits.is_empty());
+}
+
+#[test]
+fn tunnels_of_older_generations_make_room_first() {
+    let config = config(2, WhenFull::CloseOldest);
+    let old = SharedLimits::default();
+    let worker = Arc::<ReplacedTunnels>::default();
+    let key = |limits: &SharedLimits| limits.hasher().key(KeySource::Credential(b"alice"));
+    let running = old.running(&config);
+    let open = |limits: &SharedLimits, limit: &Arc<SharedLimit>, session| {
+        let permit = limit.handshake(&key(limits), &config).unwrap();
+        permit.opened(place(&worker, session));
+        permit
+    };
+    let _old: Vec<_> = (1..3).map(|number| open(&old, &running, number)).collect();
+    let new = SharedLimits::new(old.hand_over());
+    let limit = new.running(&config);
+    let _first = open(&new, &limit, 10);
+    assert!(replaced(&worker).is_empty());
+    let orders = new.take_older_to_replace();
+    let closed: Vec<u32> = orders
+        .iter()
+        .filter_map(|order| old.replace(order))
+        .collect();
+    assert_eq!((closed, replaced(&worker)), (vec![1], vec![1]));
+    assert!(new.take_older_to_replace().is_empty());
+    new.set_older(old.own_tunnels());
+    let _more: Vec<_> = (11..13).map(|number| open(&new, &limit, number)).collect();
+    assert_eq!(replaced(&worker), [10]);
+    for order in new.take_older_to_replace() {
+        old.replace(&order);
+    }
+    assert_eq!(replaced(&worker), [2]);
+    assert_eq!(limit.counters.replaced.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_worker_learns_of_tunnels_to_close() {
+    let worker = Arc::<ReplacedTunnels>::default();
+    let waiting = tokio::spawn({
+        let worker = Arc::clone(&worker);
+        async move { worker.next().await }
+    });
+    tokio::task::yield_now().await;
+    place(&worker, 7).end();
+    assert_eq!(waiting.await.unwrap(), [(7, 7)]);
+}
