@@ -42,7 +42,7 @@ pub struct ReloadPlan {
     pub upstreams: Vec<PlannedPart>,
     /// Endpoints that are added, changed, drained or removed, and unchanged ones that have tunnels.
     pub endpoints: Vec<PlannedEndpoint>,
-    /// Keys of `[server]` and `[admin]` that change.
+    /// Keys of `[server]` and `[admin]` that change, and shared limits that do (`limit.NAME`).
     pub settings: Vec<PlannedSetting>,
     /// Included files that are added, changed or removed.
     #[serde(default)]
@@ -62,7 +62,7 @@ pub struct PlannedFile {
     pub change: PlannedChange,
 }
 
-/// A changed key of `[server]` or `[admin]`.
+/// A changed key of `[server]` or `[admin]`, or a changed limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedSetting {
     /// The key, with its table.
@@ -196,7 +196,7 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPl
         parts.retain(|part| part.change != PlannedChange::Kept);
         parts
     };
-    let settings = ["server", "admin"].into_iter();
+    let settings = ["server", "admin", "limit"].into_iter();
     let settings =
         settings.flat_map(|table| settings_of(table, (&now[table], &old[table]), needs_restart));
     ReloadPlan {

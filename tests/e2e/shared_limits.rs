@@ -335,6 +335,14 @@ async fn operators_see_the_keys_with_the_most_tunnels_and_no_credentials() {
     assert!(!(all + &counts).contains("secret"));
     let (_, metrics) = scrape::get(&proxy, "/metrics", "").await;
     assert!(metrics.contains("tidegate_limit_keys") && !metrics.contains("secret"));
+    let request = json!({ "url": "ws://a/chat", "listener": "main" });
+    let explained = operator.explain(request).await;
+    let depends = "what its key (`client_ip`) has in use of limit `client`";
+    let all = explained["depends_on"].as_array().unwrap();
+    assert!(all.iter().any(|it| it == depends), "{all:?}");
+    proxy.rewrite(&with_admin(&config).replace("tunnels = 100", "tunnels = 50"));
+    let settings = &operator.plan().await["settings"];
+    assert_eq!(settings[0]["name"], "limit.client", "{settings}");
     let unknown = operator.run(&["tunnels", "--by", "users"]).await;
     assert!(
         unknown.code != 0 && unknown.err.contains("known: user, client"),

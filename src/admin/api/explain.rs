@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::admission::note_shared_limits;
 pub use self::explained_split::{BranchState, ExplainedBranch, ExplainedSplit};
 pub use self::own_response::OwnResponse;
 use self::receiver::receiving;
@@ -255,6 +256,7 @@ impl Visit<'_> {
             return self.no_route(handshake.is_some(), &target, explained);
         };
         self.admit(&route.settings.access, handshake.is_some(), explained)?;
+        note_shared_limits(&route, explained);
         match &route.settings.leads_to {
             LeadsTo::Upstream(_) | LeadsTo::Split(_) => {}
             LeadsTo::Redirect(_) if handshake.is_some() => return Err(Rejection::RedirectOnly),

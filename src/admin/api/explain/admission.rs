@@ -6,6 +6,7 @@ use super::{ExplainResponse, Visit};
 use crate::config::model::{Access, CertificateRule, Nets};
 use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::rejection::Rejection;
+use crate::snapshot::{Route, RunningLimit};
 
 impl Visit<'_> {
     /// Checks what is known of the client, and notes what else the route wants to know.
@@ -42,6 +43,17 @@ impl Visit<'_> {
             is_handshake,
         };
         access::check(&wanted, subject, &self.parts.headers)
+    }
+}
+
+/// Notes the limits that the route shares: how much of them is in use depends on the key.
+pub(super) fn note_shared_limits(route: &Route, explained: &mut ExplainResponse) {
+    for RunningLimit { settings, .. } in &route.shared_limits {
+        let depends = format!(
+            "what its key (`{}`) has in use of limit `{}`",
+            settings.key, settings.name
+        );
+        explained.depends_on.push(depends);
     }
 }
 
