@@ -3,6 +3,7 @@
 //! This module owns the file format and its diagnostics. It knows no sockets; only `raw` knows TOML. A
 //! file becomes a [`model::Config`] once, and nothing after this module checks it again.
 
+pub mod key_set;
 pub mod model;
 mod value;
 pub mod file_pattern;
@@ -13,7 +14,6 @@ mod raw;
 pub mod input_file;
 mod unreadable;
 mod files;
-pub mod key_set;
 mod include;
 pub mod endpoints_file;
 pub mod endpoint_map;

@@ -12,6 +12,7 @@ use http::HeaderName;
 
 pub use self::naming::EndpointNaming;
 use crate::auth::Authenticator;
+use crate::auth::issuer_keys::IssuerKeys;
 use crate::config::model::{
     self, Config, DisplacementPolicy, LeadsTo, SharedLimitConfig, TunnelLimits,
 };
@@ -242,6 +243,12 @@ impl Snapshot {
         self.upstreams
             .iter()
             .find(|upstream| *upstream.name == *name)
+    }
+
+    /// The keys of issuers that are to be kept up to date.
+    pub fn issuer_keys(&self) -> Vec<Arc<IssuerKeys>> {
+        let keys = self.auth.iter().filter_map(|auth| auth.issuer_keys());
+        keys.map(Arc::clone).collect()
     }
 
     /// `on_removed` of upstreams that were removed and may still have tunnels.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::header::{ALLOW, CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{ALLOW, CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 macro_rules! rejections {
@@ -89,6 +89,17 @@ rejections! {
     OriginDenied = FORBIDDEN, "origin-denied", "Connections from this origin are not allowed.";
     /// The handshake has no `Origin`, and the route has `origins_required`.
     OriginMissing = FORBIDDEN, "origin-missing", "The handshake must have an Origin header.";
+    /// The request has no token in any of the places in which the route looks for one.
+    CredentialMissing = UNAUTHORIZED, "credential-missing", "A token is required.";
+    /// The request has two different tokens.
+    CredentialConflict = BAD_REQUEST, "credential-conflict",
+        "The request must not have two different tokens.";
+    /// The token is not signed by its issuer, or does not say what it must.
+    CredentialInvalid = UNAUTHORIZED, "credential-invalid", "The token is not valid.";
+    /// The token has expired.
+    CredentialExpired = UNAUTHORIZED, "credential-expired", "The token has expired.";
+    /// The claims of the client do not have what the route requires.
+    ClaimDenied = FORBIDDEN, "claim-denied", "You are not allowed to connect here.";
     /// Who the client is cannot be established: the issuer or the service that decides does not respond.
     AuthUnavailable = SERVICE_UNAVAILABLE, "auth-unavailable",
         "Who you are cannot be established at the moment. Please try again soon.";
@@ -182,6 +193,15 @@ impl Rejection {
     /// [`Retry-After`](super::retry_after).
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         let fixed = HeaderValue::from_static;
+        match self {
+            // RFC 6750 section 3.
+            Self::CredentialMissing => return vec![(WWW_AUTHENTICATE, fixed("Bearer"))],
+            Self::CredentialInvalid | Self::CredentialExpired => {
+                let challenge = fixed("Bearer error=\"invalid_token\"");
+                return vec![(WWW_AUTHENTICATE, challenge)];
+            }
+            _ => {}
+        }
         match self.status() {
             StatusCode::UPGRADE_REQUIRED => vec![
                 (SEC_WEBSOCKET_VERSION, fixed("13")),
@@ -241,6 +261,7 @@ mod tests {
             [SEC_WEBSOCKET_VERSION, UPGRADE, CONNECTION]
         );
         assert_eq!(names(Rejection::MethodNotAllowed), [ALLOW]);
+        assert_eq!(names(Rejection::CredentialExpired), [WWW_AUTHENTICATE]);
         assert!(names(Rejection::KeyInvalid).is_empty());
     }
 }

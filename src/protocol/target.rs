@@ -82,6 +82,14 @@ impl Target {
         })
     }
 
+    /// The same target without parts of its query.
+    pub fn with_origin_form(&self, origin_form: &str) -> Self {
+        Self {
+            origin_form: origin_form.into(),
+            ..self.clone()
+        }
+    }
+
     /// The `Host` header as received; `None` for a request of HTTP/1.0 that names no host.
     pub fn authority(&self) -> Option<&str> {
         self.authority.as_deref()

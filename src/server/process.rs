@@ -21,6 +21,7 @@ use super::watchdog::{self, ServiceNotifier};
 use super::{Exit, health, route_probes, worker_mailbox};
 use crate::acme::AcmeKeepers;
 use crate::admin::command::ControlCommand;
+use crate::auth::key_keepers::KeyKeepers;
 use crate::config::model::WatchedFiles;
 use crate::config::sources::SourceText;
 use crate::config::{Loaded, input_file};
@@ -49,6 +50,8 @@ pub(super) struct Process {
     pub(super) orders: mpsc::Receiver<ControlCommand>,
     /// Those who obtain and renew certificates.
     pub(super) keepers: AcmeKeepers,
+    /// Those that keep the keys of issuers up to date.
+    pub(super) key_keepers: KeyKeepers,
     pub(super) certificate_changes: watch::Receiver<u64>,
     /// Orders at staging that operators wait for.
     pub(super) trials: JoinSet<()>,
@@ -265,6 +268,12 @@ impl Process {
         result
     }
 
+    /// From now on, the keys of the issuers in the configuration in effect are kept up to date.
+    pub(super) fn keep_keys(&mut self) {
+        let wanted = self.reloader.snapshot().issuer_keys();
+        self.key_keepers.apply(&wanted);
+    }
+
     /// Reads and checks the configuration again, unless this process is asked to stop first.
     ///
     /// # Errors
@@ -292,6 +301,7 @@ impl Process {
         let fault = result.as_ref().err().map(ReloadError::lines);
         self.process_status.count_reload(fault.unwrap_or_default());
         if result.is_ok() {
+            self.keep_keys();
             self.keep_certificates();
         }
         match result {

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::admin_servers::{AdminServers, AdminSockets};
@@ -20,6 +21,7 @@ use super::takeover::Takeover;
 use super::watchdog::ServiceNotifier;
 use super::{Exit, health, limits, memory, route_probes};
 use crate::admin::generations::OlderGeneration;
+use crate::auth::key_keepers::KeyKeepers;
 use crate::config::{self, Loaded};
 use crate::displace::{evict, rebalance};
 use crate::handover::identity::Identity;
@@ -126,6 +128,7 @@ impl Process {
             orders,
             certificate_changes: base.keepers.changes(),
             keepers: base.keepers,
+            key_keepers: KeyKeepers::new(Handle::current(), shared.connector.clone()),
             trials: JoinSet::new(),
             expiry_warnings: ExpiryWarnings::default(),
             signals,
@@ -210,6 +213,8 @@ impl Process {
 
     /// Publishes the first configuration, and watches its files.
     async fn publish_first(&mut self) {
+        // At once: this process may get clients while its predecessor has not left.
+        self.keep_keys();
         self.admin.publish(&mut self.reloader);
         self.publish_certificates();
         self.watch_files().await;

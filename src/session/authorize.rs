@@ -50,16 +50,28 @@ pub(super) async fn authorize(
         Authorization::Granted(grant) => grant,
         answered @ Authorization::Answered(_) => return Ok(answered),
     };
-    Ok(Authorization::Granted(grant))
+    let required = &route.settings.access.require;
+    let has_required = |identity: &EstablishedIdentity| identity.claims.satisfy(required);
+    match grant.identity.as_ref().is_none_or(has_required) {
+        true => Ok(Authorization::Granted(grant)),
+        false => Err(Rejection::ClaimDenied.into()),
+    }
 }
 
 /// Asks the service, or looks at the token.
 async fn identify(
     _incoming: &IncomingRequest<'_>,
-    _parts: &Parts,
-    _target: &Target,
-    _auth: &Authenticator,
+    parts: &Parts,
+    target: &Target,
+    auth: &Authenticator,
 ) -> Result<Authorization, SessionError> {
+    if let Some(tokens) = &auth.tokens {
+        let (identity, redaction) = tokens.identify(&parts.headers, target).await?;
+        return Ok(Authorization::Granted(Grant {
+            identity: Some(identity),
+            redaction,
+        }));
+    }
     Err(Rejection::AuthUnavailable.into())
 }
 

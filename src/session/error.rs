@@ -1,6 +1,7 @@
 //! The error of a session: the rejection that the client gets, and the detail that only the log
 //! shows.
 
+use crate::auth::accepted_tokens::TokenError;
 use crate::causes::with_causes;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::retry_after::ClientWait;
@@ -43,6 +44,15 @@ impl SessionError {
     /// The same for a client that has to wait.
     pub(super) fn with_wait(self, wait: ClientWait) -> Self {
         Self { wait, ..self }
+    }
+}
+
+impl From<TokenError> for SessionError {
+    fn from(error: TokenError) -> Self {
+        Self {
+            detail: Some(error.to_string()),
+            ..error.rejection().into()
+        }
     }
 }
 

@@ -291,9 +291,11 @@ pub(super) fn folder() -> tempfile::TempDir {
     fs::write(folder.path().join("tickets.key"), tickets).unwrap();
     fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
     fs::write(folder.path().join("tokens.key"), [b'7'; 64]).unwrap();
-    fs::write(folder.path().join("keys.json"), "{\"keys\":[]}").unwrap();
     fs::write(folder.path().join("server.key"), [b'7'; 64]).unwrap();
     fs::write(folder.path().join("rooms.map"), "/red game-7\n").unwrap();
+    let x = "A".repeat(43);
+    let keys = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
+    fs::write(folder.path().join("keys.json"), keys).unwrap();
     fs::write(folder.path().join("eab.key"), "NzdhYmM\n").unwrap();
     fs::set_permissions(
         folder.path().join("eab.key"),

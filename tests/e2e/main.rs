@@ -72,6 +72,7 @@ mod systemd;
 mod targets;
 mod tls;
 mod tls_failures;
+mod tokens;
 mod tunnel;
 mod tunnel_limits;
 mod upgrade;

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod connect_failures;
+mod scene;
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -10,12 +11,16 @@ use tempfile::TempDir;
 use tidegate::protocol::rejection::Rejection;
 use tidegate::tunnel::ended::Ended;
 
+
+use self::scene::{Scene, answered, asks, of_listener, of_route, of_server, of_upstream, second, sharing};
+use crate::harness::certificates::write;
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::{close_payload, frame, frames};
 use crate::harness::operator::{Operator, write_token};
 use crate::harness::proxy::{Proxy, Signal, settings};
 use crate::harness::scrape::Scrape;
 use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire, handshake_with};
+use crate::tokens::{SECRET, SECRET_ISSUER, refused_fields};
 
 /// Configures metrics and the admin interface.
 const SEEN: &str =
@@ -27,81 +32,6 @@ jwt = { issuer = "https://id.example.com", audience = ["chat"], jwks_url = "http
 "#;
 
 const GET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\n\r\n";
-
-/// A scenario that ends in a rejection.
-#[derive(Default)]
-struct Scene {
-    /// Lines of the configuration.
-    server: &'static str,
-    listener: &'static str,
-    route: &'static str,
-    upstream: &'static str,
-    limit: &'static str,
-    /// Requests sent before, which are accepted.
-    before: Vec<&'static str>,
-    request: String,
-    /// The response of the endpoint; `None` if it does not respond.
-    answer: Option<&'static str>,
-}
-
-fn asks(request: impl Into<String>) -> Scene {
-    Scene {
-        request: request.into(),
-        ..Scene::default()
-    }
-}
-
-fn of_server(server: &'static str, request: &str) -> Scene {
-    Scene {
-        server,
-        ..asks(request)
-    }
-}
-
-fn of_route(route: &'static str, request: &str) -> Scene {
-    Scene {
-        route,
-        ..asks(request)
-    }
-}
-
-fn of_listener(listener: &'static str, request: &str) -> Scene {
-    Scene {
-        listener,
-        ..asks(request)
-    }
-}
-
-fn of_upstream(upstream: &'static str, request: &str) -> Scene {
-    Scene {
-        upstream,
-        ..asks(request)
-    }
-}
-
-/// A route that shares a limit with these settings.
-fn sharing(limit: &'static str, request: &str) -> Scene {
-    Scene {
-        limit,
-        ..of_route("limits.shared = [\"each\"]", request)
-    }
-}
-
-fn answered(request: &str, answer: &'static str) -> Scene {
-    Scene {
-        answer: Some(answer),
-        ..asks(request)
-    }
-}
-
-/// The scenario after one accepted handshake.
-fn second(scene: Scene) -> Scene {
-    Scene {
-        before: vec![HANDSHAKE],
-        answer: Some(SWITCH),
-        ..scene
-    }
-}
 
 /// The scenario for a rejection; `None` for those with a test of their own below, and for one that the
 /// reserve of descriptors prevents.
@@ -138,6 +68,10 @@ fn scene(rejection: Rejection) -> Option<Scene> {
             return scene_of_admission(rejection);
         }
         R::OriginMissing | R::AuthUnavailable => return scene_of_admission(rejection),
+        R::CredentialMissing | R::CredentialConflict | R::CredentialInvalid => {
+            return scene_of_token(rejection);
+        }
+        R::CredentialExpired | R::ClaimDenied => return scene_of_token(rejection),
         R::NoRoute => of_route("path = \"/other\"", HANDSHAKE),
         R::RequestBodyTimeout => of_listener(
             "timeouts.request_body = \"200ms\"",
@@ -193,6 +127,15 @@ fn scene_of_admission(rejection: Rejection) -> Option<Scene> {
             ..of_route("auth = \"players\"", "")
         },
         other => unreachable!("{other:?} does not depend on these"),
+    })
+}
+
+/// The same for tokens.
+fn scene_of_token(rejection: Rejection) -> Option<Scene> {
+    Some(Scene {
+        server: SECRET_ISSUER,
+        request: handshake_with(&refused_fields(rejection)),
+        ..of_route("auth = \"players\"\nrequire = { role = [\"admin\"] }", "")
     })
 }
 
@@ -267,7 +210,9 @@ async fn play_out(rejection: Rejection, scene: Scene) {
     }
     let server = "[server]\nworkers = 2\nlog.format = \"json\"\n";
     let config = [server, scene.server, "\n", SEEN, &config].concat();
-    let proxy = Proxy::start(&config).await;
+    let folder = TempDir::new().unwrap();
+    write(&folder.path().join("secret.key"), SECRET);
+    let proxy = Proxy::start_in(folder, &config).await;
     let playing = tokio::spawn(play(endpoint, scene.answer));
     let mut before = Vec::new();
     for request in scene.before {
@@ -304,12 +249,10 @@ async fn compare(proxy: &Proxy, rejection: Rejection, head: &Head) {
     assert_eq!(scrape.sum("tidegate_rejections_total", &[]), 1.0);
     let status = format!("status=\"{status}\"");
     assert_eq!(scrape.sum("tidegate_http_requests_total", &[&status]), 1.0);
-    let listeners = Operator::of(proxy).await.get("/v1/listeners").await;
-    let refused = listeners
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|it| it["rejections"] != json!({}));
+    let request = "GET /v1/listeners HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (_, listeners) = Operator::of(proxy).await.raw(request).await;
+    let mut listeners = listeners.as_array().unwrap().iter();
+    let refused = listeners.find(|it| it["rejections"] != json!({}));
     let once = json!({ rejection.token(): 1 });
     assert_eq!(refused.map(|it| &it["rejections"]), Some(&once));
 }

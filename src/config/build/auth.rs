@@ -1,13 +1,12 @@
 //! `[auth.NAME]`.
 
-use std::sync::Arc;
-
 use http::{HeaderName, Uri};
 use zeroize::Zeroizing;
 
 use super::{Builder, count, duration, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
+use crate::config::key_set;
 use crate::config::model::{
     AuthConfig, AuthMethod, AuthService, Roots, Secret, TokenConfig, TokenKeys, TokenSource,
 };
@@ -136,7 +135,10 @@ impl Builder<'_> {
             [Some(url), _, _] => self.published_keys(url, section),
             [_, Some(_), _] => {
                 let file = self.file(section, "jwks_file")?;
-                self.read(&file, |_, bytes| Ok(TokenKeys::Set(Arc::from(bytes))))
+                self.read(&file, |path, bytes| match key_set::parse(bytes) {
+                    Ok(keys) => Ok(TokenKeys::Set(keys.into())),
+                    Err(error) => Err(format!("`{}`: {error}", path.display())),
+                })
             }
             _ => {
                 let file = self.file(section, "secret_file")?;

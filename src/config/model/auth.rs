@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::{Roots, Secret};
+use crate::config::key_set::PublishedKey;
 
 /// One way to establish the identity of clients; routes refer to it by its name.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,7 +81,7 @@ pub enum TokenKeys {
         roots: Roots,
     },
     /// A key set from a file.
-    Set(Arc<[u8]>),
+    Set(Arc<[PublishedKey]>),
     /// A secret that issuer and tidegate share, for HS256, HS384 and HS512.
     Secret(Secret),
 }
