@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::fetch::UrlFetch;
 use super::issuer_keys::IssuerKeys;
 use super::keeper::KeyKeeper;
-use crate::https_client::counters::ClientCounters;
+use crate::https_client::service_traffic::ServiceTraffic;
 use crate::quota::failure_reports::FailureReports;
 use crate::upstream::connect::Connector;
 
@@ -18,19 +18,20 @@ use crate::upstream::connect::Connector;
 pub struct KeyKeepers {
     control: Handle,
     connector: Connector,
-    requests: Arc<ClientCounters>,
+    /// Where requests to issuers are counted.
+    services: Arc<ServiceTraffic>,
     reports: Arc<FailureReports>,
     /// The keys, and their keepers, which stop when these are dropped.
     kept: Vec<(Arc<IssuerKeys>, watch::Sender<bool>)>,
 }
 
 impl KeyKeepers {
-    /// None yet; they will run on `control`.
-    pub fn new(control: Handle, connector: Connector) -> Self {
+    /// None yet; they will run on `control`. Requests to issuers are counted in `services`.
+    pub fn new(control: Handle, connector: Connector, services: &Arc<ServiceTraffic>) -> Self {
         Self {
             control,
             connector,
-            requests: Arc::default(),
+            services: Arc::clone(services),
             reports: Arc::default(),
             kept: Vec::new(),
         }
@@ -46,19 +47,10 @@ impl KeyKeepers {
             }
             let (stop, stopped) = watch::channel(false);
             self.kept.push((Arc::clone(keys), stop));
-            let fetch = UrlFetch::new(keys, self.connector.clone(), Arc::clone(&self.requests));
+            let requests = self.services.of(&format!("auth/{}", keys.location.auth));
+            let fetch = UrlFetch::new(keys, self.connector.clone(), requests);
             let keeper = KeyKeeper::new(Arc::clone(keys), fetch, Arc::clone(&self.reports));
             self.control.spawn(keeper.run(stopped));
         }
-    }
-
-    /// The keys that are kept up to date.
-    pub fn kept(&self) -> impl Iterator<Item = &Arc<IssuerKeys>> {
-        self.kept.iter().map(|(keys, _)| keys)
-    }
-
-    /// The requests to issuers so far.
-    pub fn requests(&self) -> &Arc<ClientCounters> {
-        &self.requests
     }
 }

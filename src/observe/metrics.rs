@@ -1,6 +1,7 @@
 //! The metrics page: series gathered from the workers, summed and written. docs/metrics.md explains
 //! each metric.
 
+mod auth;
 mod certificates;
 mod endpoints;
 mod gathered;
@@ -73,6 +74,7 @@ pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     process::write_process(&mut metrics, sources);
     certificates::write_certificates(&mut metrics, sources);
     services::write_services(&mut metrics, sources.services);
+    auth::write_keys(&mut metrics, sources.snapshot);
     listeners::write_listeners(&mut metrics, &gathered);
     listeners::write_drained(&mut metrics, sources.drained);
     routes::write_requests(&mut metrics, &gathered);

@@ -128,7 +128,11 @@ impl Process {
             orders,
             certificate_changes: base.keepers.changes(),
             keepers: base.keepers,
-            key_keepers: KeyKeepers::new(Handle::current(), shared.connector.clone()),
+            key_keepers: KeyKeepers::new(
+                Handle::current(),
+                shared.connector.clone(),
+                &shared.services,
+            ),
             trials: JoinSet::new(),
             expiry_warnings: ExpiryWarnings::default(),
             signals,

@@ -11,6 +11,7 @@ use crate::harness::issuer::{
     ISSUER, KeyServer, TokenKey, claims, claims_with, key_set, seconds_from_now,
 };
 use crate::harness::proxy::{Proxy, Signal, settings, verbose};
+use crate::harness::scrape::Scrape;
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire, handshake_with};
 
@@ -51,7 +52,9 @@ async fn start(folder: TempDir, keys: &str, route: &str) -> (Endpoint, Proxy) {
     let auth = format!(
         "[auth.players]\njwt = {{ issuer = \"{ISSUER}\", audience = [\"chat\", \"game\"], {keys} }}\n"
     );
-    let config = auth + &settings(&[endpoint.address], "", &format!("{ROUTE}\n{route}"));
+    let admin = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\n";
+    let config =
+        admin.to_owned() + &auth + &settings(&[endpoint.address], "", &format!("{ROUTE}\n{route}"));
     let proxy = Proxy::start_in(folder, &verbose(&config)).await;
     (endpoint, proxy)
 }
@@ -453,9 +456,17 @@ async fn without_keys_nothing_is_decided_and_known_keys_outlive_their_issuer() {
     proxy
         .logged("keys of an issuer not fetched; it is asked again")
         .await;
+    let scrape = Scrape::of(&proxy).await;
+    let failed = ["service=\"auth/players\"", "result=\"failure\""];
+    assert!(scrape.sum("tidegate_service_requests_total", &failed) > 0.0);
+    assert_eq!(scrape.sum("tidegate_auth_keys", &["auth=\"players\""]), 0.0);
     server.set_down(false);
     proxy.logged("keys of an issuer fetched").await;
     admitted(&endpoint, &proxy, &request).await;
+    let auth = ["auth=\"players\""];
+    let scrape = Scrape::of(&proxy).await;
+    assert_eq!(scrape.sum("tidegate_auth_keys", &auth), 1.0);
+    assert!(scrape.sum("tidegate_auth_keys_fetched_timestamp_seconds", &auth) > 1e9);
     server.set_down(true);
     reload(&proxy).await;
     admitted(&endpoint, &proxy, &request).await;
