@@ -11,6 +11,7 @@ pub mod issuer_keys;
 mod keeper;
 pub mod key_keepers;
 pub mod key_set;
+pub mod revocations;
 mod signature;
 #[cfg(test)]
 mod testing;

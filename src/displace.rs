@@ -7,6 +7,7 @@
 //! question delays its connections.
 
 pub mod tunnel_filter;
+pub mod tunnel_page;
 pub mod worker_queries;
 pub mod live_tunnels;
 pub mod fleet;

@@ -8,6 +8,7 @@
 pub mod affinity;
 mod attempts;
 mod authorize;
+mod binding;
 mod client;
 mod connection;
 mod error;

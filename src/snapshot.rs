@@ -238,6 +238,11 @@ impl Snapshot {
         &self.upstreams
     }
 
+    /// The ways to establish an identity, in the order of the file.
+    pub fn auth(&self) -> &[Arc<Authenticator>] {
+        &self.auth
+    }
+
     /// The upstream of this name.
     pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams

@@ -11,6 +11,7 @@ pub mod status;
 pub mod limits;
 pub mod listeners;
 pub mod upstreams;
+pub mod credentials;
 pub mod tunnels;
 pub mod close;
 pub mod endpoints;
@@ -204,6 +205,14 @@ impl Api {
             Operation::CloseTunnels => {
                 let how = parsed(body)?;
                 json(&close::close(view, how).await?)
+            }
+            Operation::Revoke => {
+                let subject = parsed(body)?;
+                json(&credentials::revoke(view, &subject).await?)
+            }
+            Operation::ExtendTunnel => {
+                let tunnel = parsed(body)?;
+                json(&credentials::extend(view, &tunnel).await?)
             }
             Operation::StopClosing => json(&close::stop(view, parsed(body)?)?),
             Operation::DrainEndpoint => json(&endpoints::drain(view, &parsed(body)?)?),

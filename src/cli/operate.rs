@@ -2,6 +2,7 @@
 
 mod certificates;
 mod close;
+mod credentials;
 mod drain;
 mod explain;
 mod reload;
@@ -28,6 +29,10 @@ pub(super) enum Verb {
     Tunnels(tunnels::TunnelsArgs),
     /// Close live tunnels with a Close frame; without --yes, only print how many would be closed
     Close(close::CloseArgs),
+    /// End the tunnels of a subject, and refuse its credentials that were issued until now
+    Revoke(credentials::RevokeArgs),
+    /// Move the time at which the credential of a tunnel expires, and with it the tunnel's end
+    Extend(credentials::ExtendArgs),
     /// Drain an endpoint or a listener: it accepts nothing new, and its tunnels stay open unless `on_drain` closes them
     Drain(drain::DrainArgs),
     /// Put a drained endpoint or listener back into service
@@ -63,6 +68,9 @@ pub(super) struct FilterArgs {
     /// Tunnels of this client address or network
     #[arg(long, value_name = "ADDRESS|NET")]
     client: Option<ClientNet>,
+    /// Tunnels of the clients that `auth` knows under this name
+    #[arg(long, value_name = "NAME")]
+    subject: Option<String>,
     /// Tunnels whose request named this host
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
@@ -83,6 +91,8 @@ impl FilterArgs {
             upstream: self.upstream,
             endpoint: self.endpoint,
             client: self.client,
+            subject: self.subject,
+            subject_tags: Vec::new(),
             host: self.host,
             older_than: self.older_than,
             idle_for: self.idle_for,
@@ -95,6 +105,8 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
         Verb::Status(verb) => status::status(&verb),
         Verb::Tunnels(verb) => tunnels::tunnels(verb),
         Verb::Close(verb) => close::close(verb),
+        Verb::Revoke(verb) => credentials::revoke(verb),
+        Verb::Extend(verb) => credentials::extend(&verb),
         Verb::Drain(verb) => drain::drain(&verb),
         Verb::Undrain(verb) => drain::undrain(&verb),
         Verb::Weight(verb) => drain::weight(&verb),

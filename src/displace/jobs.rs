@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::tunnel_filter::TunnelFilter;
-use super::worker_queries::{CloseCandidate, TunnelRef, WorkerUnresponsive, Workers};
+use super::tunnel_page::{CloseCandidate, TunnelRef};
+use super::worker_queries::{WorkerUnresponsive, Workers};
 use crate::config::model::{CloseOrder, ClosePace};
 use crate::tunnel::ended::{CloseMessage, Ended};
 

@@ -24,7 +24,8 @@ use super::Displacer;
 use super::jobs::{ChosenTunnel, Job, JobSpec, Speed};
 use super::periodic::PeriodicTask;
 use super::tunnel_filter::TunnelFilter;
-use super::worker_queries::{CloseCandidate, Workers};
+use super::tunnel_page::CloseCandidate;
+use super::worker_queries::Workers;
 use crate::config::model::{self, RebalanceConfig};
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Upstream;
@@ -265,7 +266,7 @@ fn in_turn(candidates: &[Vec<ChosenTunnel>], max: usize) -> Vec<ChosenTunnel> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::displace::worker_queries::TunnelRef;
+    use crate::displace::tunnel_page::TunnelRef;
     use proptest::prelude::*;
 
     proptest! {

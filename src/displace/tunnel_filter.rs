@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::auth::revocations::{RevokedSubjects, SubjectTag};
 use crate::net::stream::Peer;
 use crate::observe::access_log::TunnelFacts;
 
@@ -33,6 +35,12 @@ pub struct TunnelFilter {
     /// Tunnels of this client address or network: `203.0.113.7`, `10.0.0.0/8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientNet>,
+    /// Tunnels of this subject: of the clients whose identity `auth` has established under this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The hashes of `subject`, by which tunnels know theirs.
+    #[serde(skip)]
+    pub subject_tags: Vec<SubjectTag>,
     /// Tunnels whose request named this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -46,13 +54,14 @@ pub struct TunnelFilter {
 
 impl TunnelFilter {
     /// The names of its fields.
-    pub const NAMES: [&str; 9] = [
+    pub const NAMES: [&str; 10] = [
         "id",
         "listener",
         "route",
         "upstream",
         "endpoint",
         "client",
+        "subject",
         "host",
         "older_than",
         "idle_for",
@@ -76,11 +85,16 @@ impl TunnelFilter {
     /// Whether it selects tunnels for what their client is, rather than for where they lead.
     pub fn selects_clients(&self) -> bool {
         let narrows = |clients: ClientNet| clients.0.prefix_len() > 0;
-        self.id.is_some() || self.client.is_some_and(narrows)
+        self.id.is_some() || self.subject.is_some() || self.client.is_some_and(narrows)
     }
 
-    /// Whether it selects a tunnel with these facts, this age and this time without a byte.
-    pub fn matches(&self, facts: &TunnelFacts, age: Duration, quiet: Duration) -> bool {
+    /// Whether it selects a tunnel with these facts, this age, this time without a byte and this subject.
+    pub fn matches(
+        &self,
+        facts: &TunnelFacts,
+        (age, quiet): (Duration, Duration),
+        subject: Option<NonZeroU64>,
+    ) -> bool {
         fn fits(wanted: Option<&String>, is: &str) -> bool {
             wanted.is_none_or(|wanted| wanted == is)
         }
@@ -93,8 +107,27 @@ impl TunnelFilter {
             && fits(self.endpoint.as_ref(), &series.endpoint)
             && fits(self.host.as_ref(), host)
             && self.client.is_none_or(|clients| clients.have(facts.client))
+            && (self.subject.is_none() || self.is_of(subject))
             && self.older_than.is_none_or(|least| age >= least.0)
             && self.idle_for.is_none_or(|least| quiet >= least.0)
+    }
+}
+
+impl TunnelFilter {
+    fn is_of(&self, subject: Option<NonZeroU64>) -> bool {
+        let mut tags = self.subject_tags.iter();
+        subject.is_some_and(|subject| tags.any(|tag| tag.get() == subject))
+    }
+
+    /// Finds the hashes of `subject`, for each of these authentications.
+    pub fn resolve_subject<'a>(
+        &mut self,
+        revocations: &RevokedSubjects,
+        auth: impl Iterator<Item = &'a str>,
+    ) {
+        if let Some(subject) = &self.subject {
+            self.subject_tags = auth.map(|auth| revocations.tag(auth, subject)).collect();
+        }
     }
 }
 
@@ -114,6 +147,7 @@ impl fmt::Display for TunnelFilter {
             part("of upstream", shown(&self.upstream)),
             part("to endpoint", shown(&self.endpoint)),
             part("of client", shown(&self.client)),
+            part("of subject", shown(&self.subject)),
             part("for host", shown(&self.host)),
             part("open for at least", shown(&self.older_than)),
             part("without data for at least", shown(&self.idle_for)),

@@ -3,28 +3,23 @@
 //! A worker carries data on the same thread. A query over many tunnels is therefore split into pages,
 //! each so short that no tunnel notices, and the caller asks for the next page.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
 use super::tunnel_filter::TunnelFilter;
-use crate::net::stream::Peer;
-use crate::observe::access_log::{SessionId, TunnelFacts};
+use super::tunnel_page::{CloseCandidate, LiveTunnel, TunnelPage, TunnelRef, page};
+use crate::observe::access_log::SessionId;
 use crate::observe::counters::Counters;
-use crate::observe::series::EndpointSeries;
 use crate::session::{TunnelRecord, Worker};
 use crate::tunnel::ended::{CloseMessage, Ended};
-use crate::tunnel::entry::TunnelEntry;
-use crate::tunnel::side::Side;
 
 /// Queries that may wait for a worker.
 pub const QUERY_QUEUE: usize = 64;
-
-/// Tunnels that a worker visits for one page: a tenth of a millisecond, as long as a handshake takes.
-const PAGE_LENGTH: usize = 256;
 
 /// Tunnels whose traffic a worker adds up at once.
 const SUM_LENGTH: usize = 512;
@@ -61,73 +56,10 @@ pub enum WorkerQuery {
     /// End this many of the tunnels with the most unwritten bytes, for this reason; responds with the
     /// number of those bytes.
     EndLargest(usize, Ended, oneshot::Sender<usize>),
+    /// Move the end of the credential of this tunnel; responds with whether it has one.
+    Extend(TunnelRef, NonZeroU32, oneshot::Sender<bool>),
     /// Close these tunnels with this Close message; responds with how many were still open.
     Close(Vec<TunnelRef>, CloseMessage, oneshot::Sender<usize>),
-}
-
-/// A tunnel of a worker: its place in the table, and its session, because the place may be reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TunnelRef {
-    /// Its place in the worker's table.
-    pub place: usize,
-    /// The session that had this place.
-    pub session: u64,
-}
-
-/// A page of tunnels.
-#[derive(Debug)]
-pub struct TunnelPage<T> {
-    /// The tunnels that match.
-    pub tunnels: Vec<T>,
-    /// The place to continue with, if there are more.
-    pub next: Option<usize>,
-}
-
-/// A live tunnel as it was a moment ago.
-#[derive(Debug, Clone)]
-pub struct LiveTunnel {
-    /// Where to find it again.
-    pub reference: TunnelRef,
-    /// The client.
-    pub client: Peer,
-    /// Its listener, route, upstream and endpoint.
-    pub series: Arc<EndpointSeries>,
-    /// Host and path of the request.
-    pub target: Box<str>,
-    /// The negotiated subprotocol.
-    pub subprotocol: Option<Box<str>>,
-    /// How long it has been open.
-    pub age: Duration,
-    /// How long neither side has sent a byte.
-    pub quiet: Duration,
-    /// Its traffic since it opened.
-    pub traffic: TunnelTraffic,
-    /// The reason that it is being closed for, if it is.
-    pub ending: Option<Ended>,
-}
-
-/// A live tunnel that may be chosen to be closed. There may be a million of them, so nothing of it is copied to
-/// the heap.
-#[derive(Debug, Clone)]
-pub struct CloseCandidate {
-    /// Where to find it again.
-    pub reference: TunnelRef,
-    /// Its listener, route, upstream and endpoint.
-    pub series: Arc<EndpointSeries>,
-    /// How long it has been open.
-    pub age: Duration,
-    /// Whether it is being closed already.
-    pub is_ending: bool,
-}
-
-/// The traffic of a tunnel since it opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct TunnelTraffic {
-    pub bytes_from_client: u64,
-    pub bytes_from_endpoint: u64,
-    pub messages_from_client: u64,
-    pub messages_from_endpoint: u64,
 }
 
 /// Carries out a query on its worker. A response that fails to send is fine: the caller has given up.
@@ -159,6 +91,10 @@ pub fn execute(worker: &Worker, query: WorkerQuery) {
                 .end_largest_unwritten(usize::MAX, count, reason);
             let _ = held.send(ended);
         }
+        WorkerQuery::Extend(tunnel, ends, moved) => {
+            let is_it = |record: &TunnelRecord| record.facts.session == SessionId(tunnel.session);
+            let _ = moved.send(worker.tunnels.extend(tunnel.place, ends, is_it));
+        }
         WorkerQuery::Close(named, words, closed) => {
             let words = Rc::new(words);
             let close = |named: &TunnelRef| {
@@ -169,71 +105,6 @@ pub fn execute(worker: &Worker, query: WorkerQuery) {
             };
             let count = named.iter().filter(|named| close(named)).count();
             let _ = closed.send(count);
-        }
-    }
-}
-
-fn page<T>(
-    worker: &Worker,
-    from: usize,
-    filter: &TunnelFilter,
-    describe: impl Fn(TunnelRef, &TunnelEntry, &TunnelFacts, (Duration, Duration)) -> T,
-) -> TunnelPage<T> {
-    let now = Instant::now();
-    let mut tunnels = Vec::new();
-    let next = worker
-        .tunnels
-        .page(from, PAGE_LENGTH, |place, entry, quiet, record| {
-            let facts = &record.facts;
-            let age = now.saturating_duration_since(facts.opened);
-            if filter.matches(facts, age, quiet) {
-                let session = facts.session.0;
-                let reference = TunnelRef { place, session };
-                tunnels.push(describe(reference, entry, facts, (age, quiet)));
-            }
-        });
-    TunnelPage { tunnels, next }
-}
-
-impl LiveTunnel {
-    fn new(
-        reference: TunnelRef,
-        entry: &TunnelEntry,
-        facts: &TunnelFacts,
-        (age, quiet): (Duration, Duration),
-    ) -> Self {
-        let meter = &entry.meter;
-        Self {
-            reference,
-            client: facts.client,
-            series: Arc::clone(&facts.series),
-            target: facts.target.clone(),
-            subprotocol: facts.subprotocol.clone(),
-            age,
-            quiet,
-            traffic: TunnelTraffic {
-                bytes_from_client: meter.bytes(Side::Client),
-                bytes_from_endpoint: meter.bytes(Side::Endpoint),
-                messages_from_client: meter.messages(Side::Client),
-                messages_from_endpoint: meter.messages(Side::Endpoint),
-            },
-            ending: entry.verdict(),
-        }
-    }
-}
-
-impl CloseCandidate {
-    fn new(
-        reference: TunnelRef,
-        entry: &TunnelEntry,
-        facts: &TunnelFacts,
-        (age, _): (Duration, Duration),
-    ) -> Self {
-        Self {
-            reference,
-            series: Arc::clone(&facts.series),
-            age,
-            is_ending: entry.verdict().is_some(),
         }
     }
 }
@@ -371,6 +242,22 @@ impl Workers {
             link.ask(query, response).await.unwrap_or(0)
         });
         join_all(asking).await.into_iter().sum()
+    }
+
+    /// Moves the end of the credential of a tunnel; returns whether the tunnel has one.
+    ///
+    /// # Errors
+    /// [`WorkerUnresponsive`].
+    pub async fn extend(
+        &self,
+        worker: usize,
+        tunnel: TunnelRef,
+        ends: NonZeroU32,
+    ) -> Result<bool, WorkerUnresponsive> {
+        let link = self.0.get(worker).ok_or(WorkerUnresponsive)?;
+        let (moved, response) = oneshot::channel();
+        link.ask(WorkerQuery::Extend(tunnel, ends, moved), response)
+            .await
     }
 
     /// Closes tunnels of one worker; returns how many were still open.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
+use crate::auth::revocations::RevocationsHandover;
 use crate::net::inherited::{InheritedSockets, SocketId};
 use crate::net::tls_tickets::HandoverTicketKey;
 use crate::quota::shared::LimitsHandover;
@@ -32,6 +33,9 @@ pub struct HandoverState {
     /// version 0.1.0, if it leaves as soon as the successor serves.
     #[serde(default)]
     pub settle: Option<Duration>,
+    /// Revoked subjects. Older versions have none.
+    #[serde(default)]
+    pub revocations: Option<RevocationsHandover>,
     /// The state of upstreams and endpoints.
     pub upstreams: UpstreamsHandover,
     /// The counts of limits that routes share. Version 0.1.0 has none.

@@ -12,6 +12,7 @@ use super::identity::Identity;
 use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::{HandoverState, InheritedListeners};
+use crate::auth::revocations::RevocationsHandover;
 use crate::net::inherited::{Purpose, SocketId};
 use crate::quota::shared::LimitsHandover;
 use crate::systemd::{self, passed_sockets::PassedSockets};
@@ -46,6 +47,8 @@ pub struct Inheritance {
     pub upstreams: Option<UpstreamsHandover>,
     /// The counts of limits that routes share.
     pub limits: LimitsHandover,
+    /// Revoked subjects, if the predecessor knows of any.
+    pub revocations: Option<RevocationsHandover>,
     /// The links to older generations that still drain.
     older: Vec<(Identity, OwnedFd)>,
 }
@@ -86,6 +89,7 @@ impl Predecessor {
             generation: state.from.generation + 1,
             upstreams: Some(state.upstreams),
             limits: state.limits,
+            revocations: state.revocations,
             ..Inheritance::default()
         };
         inheritance.listeners.tickets = state.tickets;

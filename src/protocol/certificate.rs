@@ -92,6 +92,11 @@ impl ClientCertificate {
         self.not_after < now
     }
 
+    /// When it expires.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
     /// The header value for endpoints, in the form of Envoy's `X-Forwarded-Client-Cert`.
     pub fn header(&self) -> Option<HeaderValue> {
         let mut value = format!("Hash={};Subject=\"", self.fingerprint);

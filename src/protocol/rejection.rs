@@ -103,6 +103,9 @@ rejections! {
     /// Who the client is cannot be established: the issuer or the service that decides does not respond.
     AuthUnavailable = SERVICE_UNAVAILABLE, "auth-unavailable",
         "Who you are cannot be established at the moment. Please try again soon.";
+    /// The credential was issued before its subject was revoked.
+    CredentialRevoked = UNAUTHORIZED, "credential-revoked",
+        "Your credential was revoked. Please sign in again.";
     /// The request has no key for a limit of the route, and the limit has `missing = "refuse"`.
     LimitKeyMissing = FORBIDDEN, "limit-key-missing",
         "The request lacks what it is counted by.";

@@ -90,6 +90,9 @@ impl Process {
         let registry = registry.unwrap_or_default();
         let limits = SharedLimits::new(std::mem::take(&mut inheritance.limits));
         let base = Base::build(config, registry, limits, predecessor.is_some()).await?;
+        if let Some(revocations) = inheritance.revocations.take() {
+            base.shared.revocations.take_over(revocations);
+        }
         flush_logs_on_panic(&base.shared, logging);
         signals.set_access_log(&base.shared.access_log);
         let files = FileWatch::new();

@@ -261,6 +261,7 @@ impl Process {
             tickets: listeners.hand_over_tickets(),
             drained: listeners.hand_over_drained(),
             settle: self.reloader.server().upgrade.settle.filter(|_| settles),
+            revocations: Some(view.shared.revocations.hand_over()),
             upstreams: self.reloader.registry().hand_over(Instant::now()),
             limits: self.reloader.snapshot().shared_limits().hand_over(),
         };

@@ -1,6 +1,8 @@
 //! Whether a request that its route admits may go on: who its client is, and what the route requires of that
 //! identity. Plain requests and handshakes pass here alike.
 
+use std::time::SystemTime;
+
 use ::http::Method;
 use ::http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use ::http::request::Parts;
@@ -50,12 +52,35 @@ pub(super) async fn authorize(
         Authorization::Granted(grant) => grant,
         answered @ Authorization::Answered(_) => return Ok(answered),
     };
+    let identity = grant.identity.as_ref();
+    if identity.is_some_and(|identity| is_revoked(incoming, auth, identity)) {
+        return Err(Rejection::CredentialRevoked.into());
+    }
     let required = &route.settings.access.require;
-    let has_required = |identity: &EstablishedIdentity| identity.claims.satisfy(required);
-    match grant.identity.as_ref().is_none_or(has_required) {
+    // Without an identity there is no claim either.
+    let satisfies = |identity: &EstablishedIdentity| identity.claims.satisfy(required);
+    match identity.map_or(required.is_empty(), satisfies) {
         true => Ok(Authorization::Granted(grant)),
         false => Err(Rejection::ClaimDenied.into()),
     }
+}
+
+/// Whether the subject was revoked after the credential was issued.
+fn is_revoked(
+    incoming: &IncomingRequest<'_>,
+    auth: &Authenticator,
+    identity: &EstablishedIdentity,
+) -> bool {
+    let revocations = incoming.connection.worker.revocations();
+    let Some(subject) = identity
+        .subject
+        .as_deref()
+        .filter(|_| !revocations.is_empty())
+    else {
+        return false;
+    };
+    let tag = revocations.tag(&auth.settings.name, subject);
+    revocations.is_revoked(tag, identity.issued, SystemTime::now())
 }
 
 /// Asks the service, or looks at the token.

@@ -8,6 +8,7 @@ use ::http::request::Parts;
 use ::http::{Request, StatusCode};
 
 use super::attempts::Attempts;
+use super::binding;
 use super::error::{SessionError, Unserved};
 use super::outcome::SessionOutcome;
 use super::plain_http;
@@ -81,6 +82,7 @@ pub(super) async fn open(
         facts,
         lease,
         permits: std::mem::take(permits),
+        binding: binding::of(routed.incoming, routed.route),
         request_id: routed.facts.request_id.map(Into::into),
         trace: routed.facts.trace,
         endpoint: response.connection,

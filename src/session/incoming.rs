@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::error::SessionError;
 use super::shared_limits;
 use crate::auth::identity::EstablishedIdentity;
+use crate::auth::revocations::SubjectTag;
 use crate::config::model::{FixedResponse, LeadsTo, Redirect, Respond, Traceparent, Variable};
 use crate::net::admission::TunnelPermits;
 use crate::net::listener::ListenerSettings;
@@ -235,6 +236,13 @@ impl<'a> IncomingRequest<'a> {
     /// Who the client is; `None` if the route has no `auth`.
     pub(super) fn identity(&self) -> Option<&EstablishedIdentity> {
         self.identity.get()
+    }
+
+    /// The hash of the client's subject; `None` if none was established.
+    pub(super) fn subject_tag(&self) -> Option<SubjectTag> {
+        let subject = self.identity()?.subject.as_deref()?;
+        let auth = self.route.get()?.settings.access.auth.as_deref()?;
+        Some(self.connection.worker.revocations().tag(auth, subject))
     }
 
     /// The parts of the request that keys are taken from. `headers` and `target` are those without a credential.

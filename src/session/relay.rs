@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::connection::{Connection, ConnectionGuards};
 use super::passive_health;
@@ -16,7 +16,9 @@ use crate::net::stream::Stream;
 use crate::observe::access_log::{self, TunnelFacts, TunnelOpening};
 use crate::protocol::trace_context::TraceId;
 use crate::quota::shared::TunnelPlace;
+use crate::tunnel::bindings::TunnelBinding;
 use crate::tunnel::copy::{InitialBytes, Tunnel};
+use crate::tunnel::ended::Ended;
 use crate::upstream::connect::EndpointConnection;
 use crate::upstream::endpoint::Lease;
 
@@ -34,6 +36,7 @@ pub struct Opening {
     pub(super) request_id: Option<Box<str>>,
     pub(super) trace: Option<TraceId>,
     pub(super) permits: TunnelPermits,
+    pub(super) binding: TunnelBinding,
     pub(super) facts: TunnelFacts,
 }
 
@@ -81,6 +84,10 @@ pub fn relay(
             session: record.facts.session.0,
         });
     }
+    slot.bind(opening.binding);
+    if was_revoked(worker, &opening.binding, opening.handshake) {
+        slot.entry().end(Ended::Revoked);
+    }
     let scratch = worker.scratch.clone();
     let tunnel = Tunnel::new(client, opening.endpoint.stream, initial, slot, scratch);
     worker.tasks.spawn(Relay {
@@ -88,6 +95,17 @@ pub fn relay(
         record,
         worker: Rc::clone(worker),
     });
+}
+
+/// Whether the subject was revoked while the endpoint was asked: the search for its tunnels did not find this one.
+fn was_revoked(worker: &Worker, binding: &TunnelBinding, handshake: Duration) -> bool {
+    let revocations = worker.revocations();
+    let Some(subject) = binding.subject.filter(|_| !revocations.is_empty()) else {
+        return false;
+    };
+    let now = SystemTime::now();
+    let began = now.checked_sub(handshake);
+    revocations.is_revoked(subject.into(), began, now)
 }
 
 /// The task of a tunnel. Written by hand because there are hundreds of thousands at once: an

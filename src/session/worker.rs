@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::tunnel_record::TunnelRecord;
+use crate::auth::revocations::RevokedSubjects;
 use crate::drain::Tasks;
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::managed_certificates::ManagedCertificates;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub probes: RouteProbes,
     /// Whether the process drains, and how its reloads went.
     pub process: Arc<ProcessStatus>,
+    /// Subjects whose credentials were revoked.
+    pub revocations: RevokedSubjects,
 }
 
 impl Shared {
@@ -68,6 +71,7 @@ impl Shared {
             discovery: LookupCounters::default(),
             probes: RouteProbes::default(),
             process: Arc::default(),
+            revocations: RevokedSubjects::default(),
         }
     }
 }
@@ -168,6 +172,10 @@ impl Worker {
 
     pub(super) fn readiness(&self) -> Readiness {
         self.shared.process.readiness()
+    }
+
+    pub(super) fn revocations(&self) -> &RevokedSubjects {
+        &self.shared.revocations
     }
 
     pub(super) fn managed(&self) -> &ManagedCertificates {

@@ -54,6 +54,10 @@ pub enum Ended {
     Rebalance,
     /// A newer tunnel of the same key took its place: the limit has `when_full = "close_oldest"`.
     Replaced,
+    /// The credential that the tunnel was opened with expired.
+    CredentialExpired,
+    /// The credentials of the tunnel's subject were revoked.
+    Revoked,
     /// An operator closed the tunnel.
     Killed,
     /// The process stopped.
@@ -102,7 +106,7 @@ impl CloseMessage {
 
 impl Ended {
     /// All reasons, in order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::ClientClose,
         Self::UpstreamClose,
         Self::ClientEof,
@@ -126,6 +130,8 @@ impl Ended {
         Self::EndpointRemoved,
         Self::Rebalance,
         Self::Replaced,
+        Self::CredentialExpired,
+        Self::Revoked,
         Self::Killed,
         Self::Shutdown,
     ];
@@ -156,6 +162,8 @@ impl Ended {
             Self::EndpointRemoved => "endpoint-removed",
             Self::Rebalance => "rebalance",
             Self::Replaced => "replaced",
+            Self::CredentialExpired => "credential-expired",
+            Self::Revoked => "revoked",
             Self::Killed => "killed",
             Self::Shutdown => "shutdown",
         }
@@ -183,6 +191,7 @@ impl Ended {
                 | Self::EndpointRemoved
                 | Self::Rebalance
                 | Self::Replaced
+                | Self::Revoked
                 | Self::Killed
                 | Self::Shutdown
         )
@@ -191,19 +200,29 @@ impl Ended {
     /// Whether a tunnel ends so because of its client, of which nothing more may reach the endpoint
     /// from then on. In every other case what the client sends before it answers our Close does.
     pub(super) fn judges_client(self) -> bool {
-        matches!(self, Self::MessageRate | Self::ByteRate | Self::Killed)
+        matches!(
+            self,
+            Self::MessageRate
+                | Self::ByteRate
+                | Self::CredentialExpired
+                | Self::Revoked
+                | Self::Killed
+        )
     }
 
     /// Whether tunnels end so one by one, through no fault of their sides: then they get the time
     /// that a long message takes.
     pub(super) fn is_paced(self) -> bool {
-        self == Self::MaxAge
-            || (self.is_on_purpose() && !matches!(self, Self::Replaced | Self::Killed))
+        let is_at_once = self == Self::Replaced || self.judges_client();
+        self == Self::MaxAge || (self.is_on_purpose() && !is_at_once)
     }
 
     /// Whether a tunnel that is being closed at a pace gets no more time for that.
     pub(super) fn ends_grace(self) -> bool {
-        matches!(self, Self::Killed | Self::MemoryFull)
+        matches!(
+            self,
+            Self::Killed | Self::MemoryFull | Self::CredentialExpired | Self::Revoked
+        )
     }
 
     /// The code of the Close frame to the client (RFC 6455 section 7.4). There is none where one of
@@ -217,6 +236,8 @@ impl Ended {
             | Self::MessageRate
             | Self::ByteRate
             | Self::Replaced
+            | Self::CredentialExpired
+            | Self::Revoked
             | Self::Killed => Some(1008),
             Self::ProtocolError => Some(1002),
             Self::Drain

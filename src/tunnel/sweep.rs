@@ -6,6 +6,8 @@
 //! counting that it does anyway. A worker with many tunnels sweeps them in slices, so that no
 //! message waits for all of them.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use tokio::time::Instant;
 
 use super::ended::Ended;
@@ -21,7 +23,11 @@ impl<O> TunnelTable<O> {
         let (schedule, clock) = (&self.schedule, &self.clock);
         if let Some((from, cost)) = schedule.begin(now, clock, entries.walk_cost()) {
             let time = clock.at(now);
-            let next = entries.walk(from, cost, |_, occupant| occupant.entry.sweep(time));
+            let unix = unix_now();
+            let next = entries.walk(from, cost, |slot, occupant| {
+                self.check_binding(slot, &occupant.entry, unix);
+                occupant.entry.sweep(time);
+            });
             schedule.end(now, clock, next);
         }
         schedule.due()
@@ -32,8 +38,27 @@ impl<O> TunnelTable<O> {
         self.clock.count_until(now);
         let time = self.clock.at(now);
         let entries = self.entries.borrow();
-        entries.for_each(|_, occupant| occupant.entry.sweep(time));
+        let unix = unix_now();
+        entries.for_each(|slot, occupant| {
+            self.check_binding(slot, &occupant.entry, unix);
+            occupant.entry.sweep(time);
+        });
     }
+
+    /// Ends the tunnel if its credential expires. This comes before the other limits: from then on it must not
+    /// carry anything, whatever else has passed.
+    fn check_binding(&self, slot: usize, entry: &TunnelEntry, unix: u64) {
+        let ends = self.bindings.get(slot).ends;
+        if ends.is_some_and(|ends| u64::from(ends.get()) <= unix) {
+            entry.end(Ended::CredentialExpired);
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn unix_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 impl TunnelEntry {
@@ -132,8 +157,10 @@ mod tests {
     use super::*;
     use crate::config::model::{ByteRate, MaxAge, RateAction, TunnelLimits};
     use crate::net::stream::Hangup;
+    use crate::tunnel::bindings::TunnelBinding;
     use crate::tunnel::framing::MESSAGE_COST;
     use crate::tunnel::table::TableSlot;
+    use std::num::NonZeroU32;
     use std::rc::Rc;
     use std::sync::Arc;
     use std::time::Duration;
@@ -164,6 +191,29 @@ mod tests {
         }
         assert_eq!(quiet.entry().verdict(), Some(Ended::Idle));
         assert_eq!(busy.entry().verdict(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_ends_with_its_credential_unless_that_is_extended() {
+        let table = Rc::new(TunnelTable::<()>::default());
+        let bound = |seconds: i64| {
+            let slot = slot(&table);
+            let ends = u32::try_from(unix_now() as i64 + seconds).unwrap();
+            slot.bind(TunnelBinding {
+                ends: NonZeroU32::new(ends),
+                subject: None,
+            });
+            slot
+        };
+        let (past, future, extended, free) = (bound(-1), bound(1000), bound(-1), slot(&table));
+        let later = NonZeroU32::new(u32::MAX).unwrap();
+        assert!(!table.extend(2, later, |()| false), "it is another tunnel");
+        assert!(table.extend(2, later, |()| true));
+        assert!(!table.extend(3, later, |()| true), "it has no end");
+        table.sweep(Instant::now());
+        let verdicts = [past, future, extended, free].map(|it| it.entry().verdict());
+        assert_eq!(verdicts, [Some(Ended::CredentialExpired), None, None, None]);
+        assert_eq!(table.binding(0), TunnelBinding::default(), "it is gone");
     }
 
     #[tokio::test(start_paused = true)]

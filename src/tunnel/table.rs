@@ -3,12 +3,14 @@
 //! All of it is used by one thread, so that cells are enough: no lock, no atomic.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::bindings::{Bindings, TunnelBinding};
 use super::clock::{SweepSchedule, TunnelClock};
 use super::ended::{CloseMessage, Ended};
 use super::entry::{Flags, Hundredths, TunnelEntry, hundredths_of};
@@ -32,6 +34,7 @@ pub struct TunnelTable<O = ()> {
     /// formed.
     unseen_from: Cell<usize>,
     turn: TurnBudget,
+    pub(super) bindings: Bindings,
     pub(super) clock: TunnelClock,
     pub(super) schedule: SweepSchedule,
 }
@@ -50,6 +53,7 @@ impl<O> Default for TunnelTable<O> {
             remainders: Rc::default(),
             unseen_from: Cell::new(usize::MAX),
             turn: TurnBudget::default(),
+            bindings: Bindings::default(),
             clock: TunnelClock::new(now),
             schedule: SweepSchedule::new(now),
         }
@@ -146,6 +150,26 @@ impl<O> TunnelTable<O> {
         entry.end(message.ended)
     }
 
+    /// What the tunnel in this slot is bound to.
+    pub fn binding(&self, slot: usize) -> TunnelBinding {
+        self.bindings.get(slot)
+    }
+
+    /// Moves the end of the tunnel in this slot, if it has one and its owner satisfies `is_same`. Returns whether
+    /// it did.
+    pub fn extend(&self, slot: usize, ends: NonZeroU32, is_same: impl FnOnce(&O) -> bool) -> bool {
+        let entries = self.entries.borrow();
+        let occupant = entries.get(slot).filter(|it| is_same(&it.owner));
+        let binding = self.bindings.get(slot);
+        let may_move = binding.ends.is_some()
+            && occupant.is_some_and(|occupant| occupant.entry.verdict().is_none());
+        if may_move {
+            let ends = Some(ends);
+            self.bindings.set(slot, TunnelBinding { ends, ..binding });
+        }
+        may_move
+    }
+
     /// The memory that bytes take which tunnels have read and not yet written.
     pub fn unwritten_bytes(&self) -> usize {
         self.remainders.total()
@@ -222,6 +246,11 @@ impl<O> TableSlot<O> {
     /// The number of the slot.
     pub fn place(&self) -> u32 {
         self.key
+    }
+
+    /// Binds the tunnel to a credential.
+    pub fn bind(&self, binding: TunnelBinding) {
+        self.table.bindings.set(self.key as usize, binding);
     }
 
     /// The turns of the worker.
@@ -320,7 +349,9 @@ impl<O> TableSlot<O> {
 
 impl<O> Drop for TableSlot<O> {
     fn drop(&mut self) {
-        self.table.entries.borrow_mut().remove(self.key as usize);
+        let slot = self.key as usize;
+        self.table.bindings.set(slot, TunnelBinding::default());
+        self.table.entries.borrow_mut().remove(slot);
     }
 }
 

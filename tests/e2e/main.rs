@@ -16,6 +16,7 @@ mod admin_socket;
 mod admin_tls;
 mod backpressure;
 mod balance;
+mod bound_tunnels;
 mod certificates;
 mod client_certificates;
 mod config;

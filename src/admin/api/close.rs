@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::endpoints;
+use super::{credentials, endpoints};
 use crate::admin::closing::JobInfo;
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
@@ -123,6 +123,7 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     let speed = speed(&close)?;
     let mut filter = close.filter.clone();
     endpoints::resolve_name(view, &mut filter)?;
+    credentials::resolve_subject(view, &mut filter);
     let filter = Arc::new(filter);
     let order = close.order.unwrap_or_default();
     let chosen = jobs::choose(&view.workers, &filter, order.into()).await?;

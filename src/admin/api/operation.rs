@@ -6,8 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::{
-    certificates, close, endpoints, explain, limits, listeners, reload, status, tunnels, upgrade,
-    upstreams,
+    certificates, close, credentials, endpoints, explain, limits, listeners, reload, status,
+    tunnels, upgrade, upstreams,
 };
 use crate::admin::closing::JobInfo;
 use crate::admin::command::ReloadResponse;
@@ -86,6 +86,10 @@ operations! {
     CloseTunnels = POST "/v1/tunnels/close", Steer;
     /// Stops a job that closes tunnels at a pace; tunnels that it has not closed yet stay open.
     StopClosing = POST "/v1/tunnels/close/stop", Steer;
+    /// Ends the tunnels of a subject, and refuses its credentials that were issued until now.
+    Revoke = POST "/v1/revoke", Revoke;
+    /// Moves the time at which the credential of a tunnel expires, and with it the tunnel's end.
+    ExtendTunnel = POST "/v1/tunnels/extend", Revoke;
     /// Drains an endpoint: it gets no new sessions, and its tunnels stay open. Reloads keep it drained.
     DrainEndpoint = POST "/v1/endpoints/drain", Steer;
     /// Puts a drained endpoint back into service.
@@ -127,6 +131,8 @@ impl Operation {
         let count = |pointer: &str| response.pointer(pointer).and_then(Value::as_u64);
         match self {
             Self::CloseTunnels => count("/job/tunnels").or(count("/closed")),
+            Self::Revoke => count("/closed"),
+            Self::ExtendTunnel => Some(1),
             Self::StopClosing => Some(count("/tunnels")?.saturating_sub(count("/done")?)),
             Self::DrainListener
             | Self::UndrainListener
@@ -155,6 +161,8 @@ impl Operation {
             Self::ReplaceTunnels => of::<OlderToReplace>(schemas),
             Self::CloseTunnels => of::<close::CloseRequest>(schemas),
             Self::StopClosing => of::<close::StopJobRequest>(schemas),
+            Self::Revoke => of::<credentials::RevokeRequest>(schemas),
+            Self::ExtendTunnel => of::<credentials::ExtendRequest>(schemas),
             Self::DrainListener | Self::UndrainListener => {
                 of::<listeners::ListenerRequest>(schemas)
             }
@@ -185,6 +193,8 @@ impl Operation {
             Self::Tunnels => of::<tunnels::ListTunnelsResponse>(schemas),
             Self::CloseTunnels => of::<close::CloseResponse>(schemas),
             Self::StopClosing => of::<JobInfo>(schemas),
+            Self::Revoke => of::<credentials::RevokeResponse>(schemas),
+            Self::ExtendTunnel => of::<credentials::ExtendResponse>(schemas),
             Self::DrainEndpoint | Self::UndrainEndpoint | Self::WeighEndpoint => {
                 of::<endpoints::EndpointChangeResponse>(schemas)
             }

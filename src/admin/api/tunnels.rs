@@ -8,11 +8,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::endpoints;
+use super::{credentials, endpoints};
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
 use crate::displace::tunnel_filter::{HumanDuration, TunnelFilter, TunnelId};
-use crate::displace::worker_queries::{ListPosition, LiveTunnel, TunnelTraffic};
+use crate::displace::tunnel_page::{LiveTunnel, TunnelTraffic};
+use crate::displace::worker_queries::ListPosition;
 
 /// Most tunnels that one response may list.
 const MAX_LIMIT: usize = 10_000;
@@ -184,6 +185,7 @@ pub async fn list(
     layout: &ListTunnelsRequest,
 ) -> Result<ListTunnelsResponse, ApiError> {
     endpoints::resolve_name(view, &mut filter)?;
+    credentials::resolve_subject(view, &mut filter);
     let limit = check(layout)?;
     let from = layout
         .after
