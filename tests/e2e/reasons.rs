@@ -10,16 +10,14 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tempfile::TempDir;
 use tidegate::protocol::rejection::Rejection;
-use tidegate::tunnel::ended::Ended;
 
 use self::scene::{
     Scene, answered, asks, of_listener, of_route, of_server, of_upstream, second, sharing,
 };
 use crate::harness::certificates::write;
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::frames::{close_payload, frame, frames};
-use crate::harness::operator::{Operator, write_token};
-use crate::harness::proxy::{Proxy, Signal, settings};
+use crate::harness::operator::Operator;
+use crate::harness::proxy::{Proxy, settings};
 use crate::harness::scrape::Scrape;
 use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire, handshake_with};
 use crate::tokens::{SECRET, SECRET_ISSUER, refused_fields};
