@@ -265,7 +265,7 @@ async fn every_rejection_has_the_same_reason_everywhere() {
             scenes.push((*rejection, scene));
         }
     }
-    assert_eq!(scenes.len(), Rejection::ALL.len() - 8);
+    assert_eq!(scenes.len(), Rejection::ALL.len() - 9);
     while !scenes.is_empty() {
         let some = scenes.split_off(scenes.len().saturating_sub(8));
         join_all(
