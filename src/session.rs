@@ -194,12 +194,12 @@ async fn admit(
         }
         Authorization::Answered(outcome) => return Ok(ForwardDecision::Answered(outcome)),
     };
-    let traits = incoming.key_traits(&parts.headers, target);
-    incoming.count(&route, &traits, handshake.is_some())?;
     // A redirect may lead to another host, which must not get the credential.
     let public = redaction.path_and_query.as_ref();
     let public = public.map(|public| target.with_origin_form(public.as_str()));
     let target = public.as_ref().unwrap_or(target);
+    let traits = incoming.key_traits(&parts.headers, target);
+    incoming.count(&route, &traits, handshake.is_some())?;
     match incoming.own_answer(&route, target, handshake.is_some())? {
         Some(answer) => Ok(ForwardDecision::Answered(outcome(answer))),
         None => Ok(ForwardDecision::Route(route, redaction)),

@@ -130,7 +130,7 @@ async fn every_operation_has_a_role_and_open_reading_opens_no_more() {
             "{path}"
         );
     }
-    assert_eq!(changing, 11);
+    assert_eq!(changing, 14);
     let (head, _) = ask(&operator, "GET", "/v1/status", Some("unknown")).await;
     assert_eq!(head.status(), 401, "a wrong token is not the same as none");
 }
@@ -189,6 +189,17 @@ fn changes(endpoint: &str) -> Vec<(Operation, Value, u16, Option<u64>)> {
                 (json!({ "endpoint": endpoint, "weight": 2 }), 200, Some(1))
             }
             Operation::CloseTunnels => (json!({ "filter": { "route": "main" } }), 200, Some(1)),
+            Operation::ReplaceTunnels => (
+                json!({ "limit": "user", "key": "me", "id": "00", "tunnels": 1 }),
+                404,
+                None,
+            ),
+            Operation::Revoke => (json!({ "subject": "me" }), 200, Some(0)),
+            Operation::ExtendTunnel => (
+                json!({ "id": "00000000000000ff", "expires_in": "10m" }),
+                404,
+                None,
+            ),
             Operation::StopClosing => (json!({ "job": 77 }), 404, None),
             Operation::RenewCertificate | Operation::TryCertificate => {
                 (json!({ "name": "chat.example.com" }), 404, None)
@@ -203,6 +214,14 @@ fn changes(endpoint: &str) -> Vec<(Operation, Value, u16, Option<u64>)> {
     changing.map(change).collect()
 }
 
+/// The least role that may carry out a change.
+fn role_of(operation: Operation) -> &'static str {
+    match operation.role() {
+        AdminRole::Revoke => "revoke",
+        _ => "steer",
+    }
+}
+
 #[tokio::test]
 async fn every_change_has_an_audit_line_and_so_has_every_refusal() {
     let (echo, proxy, operator) = start_with_roles("").await;
@@ -214,9 +233,10 @@ async fn every_change_has_an_audit_line_and_so_has_every_refusal() {
         let path = operation.path();
         let (given, answer) = operator.post_as(&token_of("read"), path, body).await;
         assert_eq!(given, 403, "{answer}");
-        let (given, answer) = operator.post_as(&token_of("steer"), path, body).await;
+        let role = role_of(*operation);
+        let (given, answer) = operator.post_as(&token_of(role), path, body).await;
         assert_eq!(given, *status, "{path}: {answer}");
-        let expected = (format!("POST {path}"), body.clone(), *status, *affected);
+        let expected = (*operation, body.clone(), *status, *affected);
         match given {
             200 => done.push(expected),
             _ => failed.push(expected),
@@ -240,7 +260,9 @@ async fn every_change_has_an_audit_line_and_so_has_every_refusal() {
     ] {
         let written = proxy.logged_times(message, expected.len()).await;
         for (line, (operation, body, status, affected)) in written.iter().zip(expected) {
-            assert_eq!(line["operator"], "steer-token", "{line}");
+            let token = format!("{}-token", role_of(operation));
+            assert_eq!(line["operator"], token, "{line}");
+            let operation = format!("POST {}", operation.path());
             assert!(
                 line["from"].as_str().unwrap().starts_with("127.0.0.1:"),
                 "{line}"
@@ -382,6 +404,9 @@ async fn the_description_has_every_operation_and_answers_are_as_described() {
             Operation::StopClosing => continue,
             // There is no authority; `issued` has a test of them.
             Operation::RenewCertificate | Operation::TryCertificate => continue,
+            // `bound_tunnels` and `shared_limits` have tests of these.
+            Operation::ExtendTunnel | Operation::ReplaceTunnels => continue,
+            Operation::Revoke => json!({ "subject": "me" }),
             Operation::Reload | Operation::Upgrade => json!({}),
             Operation::DrainListener | Operation::UndrainListener => json!({ "listener": "main" }),
             _ => json!({ "endpoint": endpoint }),
