@@ -7,7 +7,7 @@ use crate::harness::certificates::Authority;
 
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::{close, close_payload, frame};
-use crate::harness::operator::{ADMIN, Operator, write_token};
+use crate::harness::operator::{ADMIN, Operator, TOKEN, write_token};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::until;
 use crate::harness::wire::Wire;
@@ -211,7 +211,9 @@ async fn a_mistaken_close_request_closes_nothing() {
         "/v1/tunnels?limit=5&limit=6",
         "/v1/status?x=1",
     ] {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        );
         let (head, answer) = operator.raw(&request).await;
         assert_eq!(head.status(), 400, "{path}: {answer}");
     }
