@@ -11,11 +11,14 @@ pub mod issuer_keys;
 mod keeper;
 pub mod key_keepers;
 pub mod key_set;
+pub mod question;
 pub mod revocations;
+pub mod service;
 mod signature;
 #[cfg(test)]
 mod testing;
 pub mod token;
+pub mod verdict_cache;
 
 use std::sync::Arc;
 

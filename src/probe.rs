@@ -207,7 +207,7 @@ impl<'a> Forwarded<'a> {
             route: &settings.name,
             ..TemplateValues::default()
         };
-        let edit = Edit::new(&settings.request_headers, &self.snapshot.reserved, &values);
+        let edit = Edit::new(&settings.request_headers, &self.route.reserved, &values);
         let mut request = Vec::new();
         HandshakeRequest {
             parts: self.client.parts(),

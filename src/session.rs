@@ -7,6 +7,7 @@
 
 pub mod affinity;
 mod attempts;
+pub mod auth_service;
 mod authorize;
 mod binding;
 mod client;
@@ -21,6 +22,7 @@ mod plain_http;
 mod relay;
 mod routed;
 mod shared_limits;
+mod service_desk;
 pub mod split;
 mod tunnel_record;
 mod worker;

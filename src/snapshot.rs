@@ -4,6 +4,7 @@
 //! part of it, because sockets are not swapped.
 
 mod naming;
+mod reserved_fields;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 pub use self::naming::EndpointNaming;
+use self::reserved_fields::ReservedFields;
 use crate::auth::Authenticator;
 use crate::auth::issuer_keys::IssuerKeys;
 use crate::config::model::{
@@ -30,8 +32,6 @@ use crate::upstream::registry::Registry;
 pub struct Snapshot {
     /// Process-wide settings.
     pub server: model::ServerConfig,
-    /// Fields that only tidegate may set. They are removed from what clients send.
-    pub reserved: Box<[HeaderName]>,
     table: RouteTable,
     routes: Vec<Arc<Route>>,
     /// Positions in `routes`.
@@ -69,6 +69,8 @@ pub struct Route {
     pub auth: Option<Arc<Authenticator>>,
     /// The limits that it shares with other routes.
     pub shared_limits: Box<[RunningLimit]>,
+    /// Fields that only tidegate may set in requests on this route. They are removed from what clients send.
+    pub reserved: Box<[HeaderName]>,
     /// The limits of its tunnels. Tunnels share them, and hold no snapshot.
     pub limits: Arc<TunnelLimits>,
 }
@@ -163,6 +165,7 @@ impl Snapshot {
                 settings: Arc::clone(settings),
             })
             .collect();
+        let reserved = ReservedFields::of(config);
         // By name: a route that a reload changes or moves is the same to its limit of tunnels.
         let routes: Result<_, _> = config
             .routes
@@ -173,6 +176,7 @@ impl Snapshot {
                     route,
                     &by_name,
                     (&auth, &limits),
+                    reserved.on(route),
                     tunnels.unwrap_or_default(),
                 )
             })
@@ -184,7 +188,6 @@ impl Snapshot {
         let names = config.routes.iter().enumerate();
         Ok(Self {
             server: config.server.clone(),
-            reserved: reserved(config),
             table: RouteTable::new(&config.routes),
             routes: routes?,
             by_name: names
@@ -271,6 +274,11 @@ impl Snapshot {
         self.by_name.contains_key(name)
     }
 
+    /// Whether there is a way to establish identities of this name.
+    pub fn has_auth(&self, name: &str) -> bool {
+        self.auth.iter().any(|auth| *auth.settings.name == *name)
+    }
+
     /// The upstreams of the route of this name, if there is such a route and it has any.
     pub fn upstreams_of(&self, route: &str) -> impl Iterator<Item = &Arc<Upstream>> {
         let position = self.by_name.get(route);
@@ -291,22 +299,6 @@ pub fn on_removed(config: &Config, before: &Snapshot) -> HashMap<Arc<str>, Displ
         policies.remove(&upstream.name);
     }
     policies
-}
-
-/// The fields of the request id and of client certificates. Those of all listeners count everywhere,
-/// because a listener that asks for no certificate may lead to the same endpoints.
-fn reserved(config: &Config) -> Box<[HeaderName]> {
-    let certificates = config.listeners.iter().filter_map(|listener| {
-        let client_auth = listener.tls.as_ref()?.client_auth.as_ref()?;
-        client_auth.header.as_ref()
-    });
-    let mut names: Vec<HeaderName> = config.server.request_id.iter().cloned().collect();
-    for name in certificates {
-        if !names.contains(name) {
-            names.push(name.clone());
-        }
-    }
-    names.into()
 }
 
 impl Route {
@@ -331,6 +323,7 @@ impl Route {
         settings: &model::RouteConfig,
         upstreams: &HashMap<Arc<str>, Arc<Upstream>>,
         (auth, limits): (&[Arc<Authenticator>], &[RunningLimit]),
+        reserved: Box<[HeaderName]>,
         tunnels: Arc<Quota>,
     ) -> Result<Arc<Self>, SnapshotError> {
         let auth = match &settings.access.auth {
@@ -375,6 +368,7 @@ impl Route {
                 .filter(|limit| settings.shared_limits.contains(&limit.settings.name))
                 .cloned()
                 .collect(),
+            reserved,
             limits: Arc::new(settings.limits),
             settings: settings.clone(),
         }))

@@ -122,6 +122,7 @@ impl AcceptedTokens {
             issued: token.issued,
             expires: Some(token.expires),
             fields: Vec::new(),
+            question: None,
         };
         Ok((identity, redaction))
     }

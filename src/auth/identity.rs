@@ -4,10 +4,11 @@ use std::time::SystemTime;
 
 use http::{HeaderName, HeaderValue};
 
+use super::question::AuthQuestion;
 use crate::protocol::claims::Claims;
 
 /// Who a client is, and for how long that is known.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct EstablishedIdentity {
     /// The subject: one user, device or service.
     pub subject: Option<Box<str>>,
@@ -20,4 +21,6 @@ pub struct EstablishedIdentity {
     /// Fields that replace those of the request under these names, in any spelling; without a value, they are
     /// removed.
     pub fields: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// What the service that knows the client can be asked again; `None` if no service does.
+    pub question: Option<AuthQuestion>,
 }

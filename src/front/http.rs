@@ -173,6 +173,9 @@ async fn respond(
             let reason_header = connection.worker.snapshot().server.reason_header;
             response::rejection(rejection, wait, reason_header)
         }
+        SessionOutcome::Refused(refusal) => {
+            response::refusal(*refusal, connection.worker.snapshot().server.reason_header)
+        }
         SessionOutcome::Tunnel(opening) => {
             slot.set(Some(opening));
             // `drive` finds the opening in the slot right after this poll and drops this future. To

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_io::BusyGuard;
+use crate::auth::service::ServiceRefusal;
 use crate::config::model::FixedResponse;
 use crate::protocol::header_case::write_field;
 use crate::protocol::rejection::Rejection;
@@ -43,7 +44,34 @@ pub fn rejection(rejection: Rejection, wait: ClientWait, reason_header: bool) ->
     response
 }
 
-/// The same as bytes, for a request that hyper could not read: the connection ends with it.
+/// The response of a service that has refused the request.
+pub fn refusal(refusal: ServiceRefusal, reason_header: bool) -> Response<Content> {
+    let ServiceRefusal {
+        status,
+        fields,
+        body,
+    } = refusal;
+    let denied = Rejection::AuthDenied;
+    let mut response = match body {
+        Some(body) => Response::new(Content::Own(body)),
+        None => rejection(denied, ClientWait::default(), false),
+    };
+    let has_own_text = !response.headers().is_empty();
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    for (name, value) in fields {
+        // What describes the body of the service does not describe our own.
+        if !(has_own_text && name.as_str().starts_with("content-")) {
+            headers.append(name, value);
+        }
+    }
+    if reason_header {
+        headers.insert(REASON, HeaderValue::from_static(denied.token()));
+    }
+    response
+}
+
+/// A rejection as bytes, for a request that hyper could not read: the connection ends with it.
 pub fn last_rejection(rejected: Rejection, reason_header: bool) -> Vec<u8> {
     let mut response = rejection(rejected, ClientWait::default(), reason_header);
     let status = response.status();

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use tracing::field::display;
 
 use super::labels::HandshakeOutcome;
@@ -248,7 +249,22 @@ pub fn request_rejected(
     rejection: Rejection,
     detail: Option<&str>,
 ) {
-    let status = rejection.status().as_u16();
+    rejected_with(recorder, facts, rejection, rejection.status(), detail);
+}
+
+/// Records that the service that decides about requests refused one, with this status.
+pub fn request_denied(recorder: &Recorder, facts: RequestFacts<'_>, status: StatusCode) {
+    rejected_with(recorder, facts, Rejection::AuthDenied, status, None);
+}
+
+fn rejected_with(
+    recorder: &Recorder,
+    facts: RequestFacts<'_>,
+    rejection: Rejection,
+    status: StatusCode,
+    detail: Option<&str>,
+) {
+    let status = status.as_u16();
     let route = facts.counted();
     recorder.counters.rejections.add(1);
     route.rejections.at(rejection as usize).add(1);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::counter::Counter;
 use super::labelled::Labelled;
-use super::series::{EndpointSeries, ListenerSeries, RouteSeries};
+use super::series::{AuthSeries, EndpointSeries, ListenerSeries, RouteSeries};
 use crate::snapshot::Snapshot;
 
 /// One worker's counters since the start of the process.
@@ -33,6 +33,8 @@ pub struct Counters {
     pub unwritten_bytes: Counter,
     /// The tree: listeners, their routes, and the endpoints of those.
     pub listeners: Labelled<Arc<str>, ListenerSeries>,
+    /// The ways to establish identities.
+    pub auth: Labelled<Arc<str>, AuthSeries>,
 }
 
 impl Counters {
@@ -40,6 +42,12 @@ impl Counters {
     pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerSeries> {
         let new = || (Arc::clone(name), ListenerSeries::new(Arc::clone(name)));
         self.listeners.get(&**name, new)
+    }
+
+    /// The series of a way to establish identities.
+    pub fn auth(&self, name: &Arc<str>) -> Arc<AuthSeries> {
+        let new = || (Arc::clone(name), AuthSeries::new(Arc::clone(name)));
+        self.auth.get(&**name, new)
     }
 
     /// The series of all routes.
@@ -75,6 +83,7 @@ impl Counters {
             };
             route.endpoints.sweep(wanted);
         }
+        self.auth.sweep(|auth| snapshot.has_auth(&auth.name));
         for listener in self.listeners.all() {
             let has = |route: &RouteSeries| snapshot.has_route(&route.route);
             listener

@@ -53,6 +53,24 @@ labels! {
 }
 
 labels! {
+    /// What came of establishing the identity of a client.
+    AuthResult {
+        /// The client is known.
+        Granted = "granted",
+        /// The client is refused.
+        Denied = "denied",
+        /// The service has decided about the same lately, one way or the other.
+        Cached = "cached",
+        /// The service or the issuer does not respond, and the request is refused.
+        Unavailable = "unavailable",
+        /// The service does not respond, and the request passes because of `on_error`.
+        Allowed = "allowed",
+        /// As many requests wait for the service as may.
+        Busy = "busy",
+    }
+}
+
+labels! {
     /// Why connecting to an endpoint failed.
     ConnectFailure {
         /// It took too long.

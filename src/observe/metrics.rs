@@ -79,6 +79,7 @@ pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     listeners::write_drained(&mut metrics, sources.drained);
     routes::write_requests(&mut metrics, &gathered);
     limits::write_limits(&mut metrics, sources.snapshot);
+    auth::write_auth(&mut metrics, &gathered);
     probes::write_probes(&mut metrics, sources.probes);
     tunnels::write_tunnels(&mut metrics, &gathered);
     tunnels::write_traffic(&mut metrics, &gathered);

@@ -6,7 +6,8 @@ use super::counter::{Counter, CounterArray};
 use super::histogram::{Histogram, LATENCY_SECONDS, LIFETIME_SECONDS};
 use super::labelled::Labelled;
 use super::labels::{
-    CLOSE_CODES, ConnectFailure, HandshakeOutcome, RefusedConnection, TLS, close_code_position,
+    AuthResult, CLOSE_CODES, ConnectFailure, HandshakeOutcome, RefusedConnection, TLS,
+    close_code_position,
 };
 use super::traffic::Traffic;
 use crate::net::tls_failure::TlsFailure;
@@ -21,6 +22,32 @@ pub type RejectionCounts = CounterArray<{ Rejection::ALL.len() }>;
 
 /// Ended tunnels, by reason.
 pub type EndedCounts = CounterArray<{ Ended::ALL.len() }>;
+
+/// The series of one way to establish identities.
+#[derive(Debug)]
+pub struct AuthSeries {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The requests that needed an identity.
+    pub results: CounterArray<{ AuthResult::ALL.len() }>,
+    /// The time that its service took to respond.
+    pub seconds: Histogram<{ LATENCY_SECONDS.len() }>,
+}
+
+impl AuthSeries {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            results: CounterArray::default(),
+            seconds: Histogram::new(&LATENCY_SECONDS),
+        }
+    }
+
+    /// Counts a request that needed an identity.
+    pub fn count(&self, result: AuthResult) {
+        self.results.at(result as usize).add(1);
+    }
+}
 
 /// The series of a listener.
 #[derive(Debug)]

@@ -202,8 +202,11 @@ impl<'a> Edit<'a> {
                 }
             }
         }
+        for (name, _) in &self.added {
+            headers.remove(name);
+        }
         for (name, value) in &self.added {
-            headers.insert(name, value.clone());
+            headers.append(name, value.clone());
         }
         if let Some(cookie) = &self.cookie {
             headers.append(SET_COOKIE, cookie.clone());

@@ -100,6 +100,11 @@ rejections! {
     CredentialExpired = UNAUTHORIZED, "credential-expired", "The token has expired.";
     /// The claims of the client do not have what the route requires.
     ClaimDenied = FORBIDDEN, "claim-denied", "You are not allowed to connect here.";
+    /// The service that decides about requests has refused this one. The client gets its response, with its status.
+    AuthDenied = FORBIDDEN, "auth-denied", "The authentication service has refused the request.";
+    /// As many requests wait for the service that decides as may.
+    AuthBusy = SERVICE_UNAVAILABLE, "auth-busy",
+        "Too many clients log in at the moment. Please try again soon.";
     /// Who the client is cannot be established: the issuer or the service that decides does not respond.
     AuthUnavailable = SERVICE_UNAVAILABLE, "auth-unavailable",
         "Who you are cannot be established at the moment. Please try again soon.";

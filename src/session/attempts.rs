@@ -2,17 +2,18 @@
 //! written, and after that where `retry_on` allows it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
 
 use super::error::SessionError;
 use super::routed::RoutedRequest;
+use super::worker::Worker;
 use crate::protocol::rejection::Rejection;
 use crate::quota::failure_reports::warn_once_a_minute;
 use crate::upstream::connect::{ConnectError, EndpointConnection, connect};
 use crate::upstream::endpoint::{EndpointState, Lease};
-use crate::upstream::group::PickError;
+use crate::upstream::group::{PickError, Upstream};
 use crate::upstream::health::SessionFailure;
 
 /// The endpoints that a session has tried (if the request names one, that one again), and the number of attempts that are left.
@@ -101,19 +102,11 @@ impl<'a> Attempts<'a> {
         let upstream = self.routed.upstream;
         let endpoint = Arc::clone(lease.endpoint());
         let worker = &self.routed.connection.worker;
-        let connector = worker.connector();
         let proxy_header = self.routed.proxy_header();
         let series = self.routed.endpoint_series(lease);
         let began = Instant::now();
         let limit = upstream.timeouts().connect;
-        let mut connected = connect(upstream, &endpoint, connector, &proxy_header, limit).await;
-        if matches!(connected, Err(ConnectError::Descriptors(_))) && worker.pool.clear() {
-            // The process was out of file descriptors, and has just given up its idle connections
-            // for this one. Their tasks have to run once before their sockets are closed.
-            tokio::task::yield_now().await;
-            connected = connect(upstream, &endpoint, connector, &proxy_header, limit).await;
-        }
-        match connected {
+        match open_connection(worker, upstream, &endpoint, &proxy_header, limit).await {
             Ok(reached) => {
                 series.connect_seconds.observe(began.elapsed());
                 self.routed.connected(&endpoint);
@@ -235,6 +228,25 @@ impl<'a> Attempts<'a> {
             next = %next.label
         );
     }
+}
+
+/// Opens a new connection to an endpoint of `upstream` within `limit`, if need be in place of idle ones.
+pub(super) async fn open_connection(
+    worker: &Worker,
+    upstream: &Upstream,
+    endpoint: &EndpointState,
+    proxy_header: &[u8],
+    limit: Duration,
+) -> Result<EndpointConnection, ConnectError> {
+    let connector = worker.connector();
+    let connected = connect(upstream, endpoint, connector, proxy_header, limit).await;
+    if matches!(connected, Err(ConnectError::Descriptors(_))) && worker.pool.clear() {
+        // The process was out of file descriptors, and has just given up its idle connections
+        // for this one. Their tasks have to run once before their sockets are closed.
+        tokio::task::yield_now().await;
+        return connect(upstream, endpoint, connector, proxy_header, limit).await;
+    }
+    connected
 }
 
 fn unreachable(endpoint: &str, error: &ConnectError) -> SessionError {

@@ -7,11 +7,16 @@ use ::http::Method;
 use ::http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use ::http::request::Parts;
 
+use super::auth_service;
 use super::error::SessionError;
 use super::incoming::IncomingRequest;
 use super::outcome::SessionOutcome;
 use crate::auth::Authenticator;
 use crate::auth::identity::EstablishedIdentity;
+use crate::auth::service::ServiceVerdict;
+use crate::config::model::AuthMethod;
+use crate::observe::access_log;
+use crate::observe::labels::AuthResult;
 use crate::protocol::redaction::Redaction;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
@@ -22,7 +27,6 @@ pub(super) enum Authorization {
     /// The request may go on.
     Granted(Grant),
     /// The service that decides has answered the client itself.
-    #[expect(dead_code, reason = "services come with the next commit")]
     Answered(SessionOutcome),
 }
 
@@ -85,19 +89,44 @@ fn is_revoked(
 
 /// Asks the service, or looks at the token.
 async fn identify(
-    _incoming: &IncomingRequest<'_>,
+    incoming: &IncomingRequest<'_>,
     parts: &Parts,
     target: &Target,
     auth: &Authenticator,
 ) -> Result<Authorization, SessionError> {
-    if let Some(tokens) = &auth.tokens {
-        let (identity, redaction) = tokens.identify(&parts.headers, target).await?;
-        return Ok(Authorization::Granted(Grant {
-            identity: Some(identity),
-            redaction,
-        }));
+    match &auth.settings.method {
+        AuthMethod::Service(service) => {
+            let verdict = auth_service::identify(incoming, parts, target, auth, service).await?;
+            Ok(match verdict {
+                ServiceVerdict::Admitted(identity) => Authorization::Granted(Grant {
+                    identity: Some(identity),
+                    ..Grant::default()
+                }),
+                ServiceVerdict::Refused(refusal) => {
+                    let recorder = &incoming.connection.worker.recorder;
+                    access_log::request_denied(recorder, incoming.facts(), refusal.status);
+                    Authorization::Answered(SessionOutcome::Refused(Box::new(refusal)))
+                }
+            })
+        }
+        AuthMethod::Token(_) => {
+            let tokens = auth.tokens.as_ref().ok_or(Rejection::AuthUnavailable)?;
+            let identified = tokens.identify(&parts.headers, target).await;
+            let counters = &incoming.connection.worker.recorder.counters;
+            counters.auth(&auth.settings.name).count(match &identified {
+                Ok(_) => AuthResult::Granted,
+                Err(error) if error.rejection() == Rejection::AuthUnavailable => {
+                    AuthResult::Unavailable
+                }
+                Err(_) => AuthResult::Denied,
+            });
+            let (identity, redaction) = identified?;
+            Ok(Authorization::Granted(Grant {
+                identity: Some(identity),
+                redaction,
+            }))
+        }
     }
-    Err(Rejection::AuthUnavailable.into())
 }
 
 /// Whether a browser asks before the request that a page wants to make (CORS, Fetch section 4.8). It sends no

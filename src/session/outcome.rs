@@ -3,6 +3,7 @@
 use ::http::{HeaderValue, Response, StatusCode};
 
 use super::relay::Opening;
+use crate::auth::service::ServiceRefusal;
 use crate::config::model::FixedResponse;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::retry_after::ClientWait;
@@ -19,6 +20,8 @@ pub enum SessionOutcome {
     Redirect(StatusCode, HeaderValue),
     /// A response by the configuration, already logged and counted.
     Fixed(FixedResponse),
+    /// The refusal of a service that decides about requests, already logged and counted.
+    Refused(Box<ServiceRefusal>),
     /// A rejection, already logged and counted, and how long the client has to wait.
     Rejected(Rejection, ClientWait),
 }

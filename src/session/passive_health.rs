@@ -27,35 +27,12 @@ impl RoutedRequest<'_> {
 
     /// Reports that a connection to `endpoint` failed, because of it or because its name has no address.
     pub(super) fn connect_failed(&self, endpoint: &EndpointState, error: &ConnectError) {
-        let now = Instant::now();
-        let why = error.to_string();
-        let is_news = match error {
-            ConnectError::Resolve(_) => self.upstream.name_unresolved(endpoint, &why, now),
-            _ => self.upstream.connect_failed(endpoint, &why, now),
-        };
-        if is_news {
-            tracing::warn!(
-                upstream = &*self.upstream.name,
-                endpoint = &*endpoint.label,
-                why,
-                in_flight = endpoint.in_flight(),
-                "endpoint unreachable"
-            );
-        }
-        if error.blames_endpoint() {
-            self.failed(endpoint, SessionFailure::Connect);
-        }
+        connect_failed(self.upstream, endpoint, error, self.facts.session);
     }
 
     /// Reports that a connection to `endpoint` succeeded.
     pub(super) fn connected(&self, endpoint: &EndpointState) {
-        if endpoint.connected() {
-            tracing::info!(
-                upstream = &*self.upstream.name,
-                endpoint = &*endpoint.label,
-                "endpoint reachable again"
-            );
-        }
+        connected(self.upstream, endpoint);
     }
 
     /// Reports that `endpoint` agreed to a tunnel, or responded to a request.
@@ -76,9 +53,53 @@ impl RoutedRequest<'_> {
     /// neither a success nor a failure: an application may send it for one path on a client's
     /// request.
     pub(super) fn responded(&self, endpoint: &EndpointState, status: StatusCode) {
-        if !is_unavailable(status) {
-            self.passed(endpoint);
-        }
+        responded(self.upstream, endpoint, status);
+    }
+}
+
+/// Reports that a connection to an endpoint of `upstream` failed, because of it or because its name has no
+/// address.
+pub(super) fn connect_failed(
+    upstream: &Upstream,
+    endpoint: &EndpointState,
+    error: &ConnectError,
+    session: SessionId,
+) {
+    let now = Instant::now();
+    let why = error.to_string();
+    let is_news = match error {
+        ConnectError::Resolve(_) => upstream.name_unresolved(endpoint, &why, now),
+        _ => upstream.connect_failed(endpoint, &why, now),
+    };
+    if is_news {
+        tracing::warn!(
+            upstream = &*upstream.name,
+            endpoint = &*endpoint.label,
+            why,
+            in_flight = endpoint.in_flight(),
+            "endpoint unreachable"
+        );
+    }
+    if error.blames_endpoint() {
+        failed(upstream, endpoint, SessionFailure::Connect, session);
+    }
+}
+
+/// Reports that a connection to an endpoint of `upstream` succeeded.
+pub(super) fn connected(upstream: &Upstream, endpoint: &EndpointState) {
+    if endpoint.connected() {
+        tracing::info!(
+            upstream = &*upstream.name,
+            endpoint = &*endpoint.label,
+            "endpoint reachable again"
+        );
+    }
+}
+
+/// Reports that an endpoint of `upstream` responded to a plain request with this status.
+pub(super) fn responded(upstream: &Upstream, endpoint: &EndpointState, status: StatusCode) {
+    if !is_unavailable(status) {
+        upstream.passed(endpoint, Instant::now());
     }
 }
 

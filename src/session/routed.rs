@@ -39,7 +39,7 @@ impl<'a> RequestOnRoute<'a> {
         let settings = &self.route.settings;
         let template_values = incoming.template_values(self.target, &settings.name);
         let changes = &settings.request_headers;
-        let mut edit = Edit::new(changes, &snapshot.reserved, &template_values);
+        let mut edit = Edit::new(changes, &self.route.reserved, &template_values);
         if let Some(name) = &snapshot.server.request_id
             && let Ok(id) = HeaderValue::from_str(&incoming.id)
         {

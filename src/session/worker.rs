@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::service_desk::ServiceDesk;
 use super::tunnel_record::TunnelRecord;
+use crate::auth::Authenticator;
 use crate::auth::revocations::RevokedSubjects;
+use crate::config::model::AuthService;
 use crate::drain::Tasks;
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::managed_certificates::ManagedCertificates;
@@ -92,6 +95,8 @@ pub struct Worker {
     pub(super) replaced: Arc<ReplacedTunnels>,
     /// The TLS handshakes in progress, by listener.
     handshakes: RefCell<HashMap<Arc<str>, Rc<Handshakes>>>,
+    /// By the name of the authentication.
+    desks: RefCell<HashMap<Arc<str>, Rc<ServiceDesk>>>,
     pub(super) scratch: Scratch,
     ids: RandomState,
     sessions: Cell<u64>,
@@ -109,6 +114,7 @@ impl Worker {
             pool: Rc::default(),
             replaced: Arc::default(),
             handshakes: RefCell::default(),
+            desks: RefCell::default(),
             scratch: Scratch::new(),
             ids: RandomState::new(),
             sessions: Cell::new(0),
@@ -138,6 +144,25 @@ impl Worker {
     pub fn handshakes(&self, listener: &Arc<str>) -> Rc<Handshakes> {
         let mut handshakes = self.handshakes.borrow_mut();
         Rc::clone(handshakes.entry(Arc::clone(listener)).or_default())
+    }
+
+    /// What this worker keeps for the `service` of an authentication.
+    pub(super) fn service_desk(
+        &self,
+        auth: &Authenticator,
+        service: &AuthService,
+    ) -> Rc<ServiceDesk> {
+        let settings = &auth.settings;
+        let mut desks = self.desks.borrow_mut();
+        match desks.get(&settings.name) {
+            Some(desk) if desk.is_for(settings) => Rc::clone(desk),
+            _ => {
+                let series = self.recorder.counters.auth(&settings.name);
+                let desk = Rc::new(ServiceDesk::new(settings, service, series));
+                desks.insert(Arc::clone(&settings.name), Rc::clone(&desk));
+                desk
+            }
+        }
     }
 
     /// Adds up the traffic of about `limit` live tunnels, beginning with the place `from`, where 0 begins

@@ -191,6 +191,7 @@ fn every_setting_in_it_is_a_setting() {
         found,
         [
             "there is no upstream `authelia`",
+            "`remote-user` is not one of `response_headers`",
             "a health check must be exactly one of `websocket`, `http` and `tcp`"
         ]
     );

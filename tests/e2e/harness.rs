@@ -13,6 +13,7 @@ pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod faulty;
 pub(crate) mod frames;
+pub(crate) mod guarded;
 pub(crate) mod issuer;
 pub(crate) mod network;
 pub(crate) mod operator;

@@ -14,6 +14,8 @@ mod admin;
 mod admin_access;
 mod admin_socket;
 mod admin_tls;
+mod auth_outages;
+mod auth_service;
 mod backpressure;
 mod balance;
 mod bound_tunnels;

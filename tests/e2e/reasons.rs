@@ -31,6 +31,9 @@ const UNREACHABLE_ISSUER: &str = r#"[auth.players]
 jwt = { issuer = "https://id.example.com", audience = ["chat"], jwks_url = "https://127.0.0.1:1/keys" }
 "#;
 
+/// The endpoint decides itself.
+const SERVICE: &str = "[auth.sso]\nservice = { upstream = \"main\" }\n";
+
 const GET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// The scenario for a rejection; `None` for those with a test of their own below, and for one that the
@@ -67,7 +70,9 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         R::HttpsRequired | R::RedirectOnly | R::AddressDenied | R::OriginDenied => {
             return scene_of_admission(rejection);
         }
-        R::OriginMissing | R::AuthUnavailable => return scene_of_admission(rejection),
+        R::OriginMissing | R::AuthUnavailable | R::AuthDenied => {
+            return scene_of_admission(rejection);
+        }
         R::CredentialMissing | R::CredentialConflict | R::CredentialInvalid => {
             return scene_of_token(rejection);
         }
@@ -101,7 +106,7 @@ fn scene(rejection: Rejection) -> Option<Scene> {
             return None;
         }
         R::NameUnresolved | R::EndpointUnknown | R::CredentialRevoked => return None,
-        R::HandshakeRate | R::DescriptorsExhausted => return None,
+        R::HandshakeRate | R::DescriptorsExhausted | R::AuthBusy => return None,
     })
 }
 
@@ -125,6 +130,11 @@ fn scene_of_admission(rejection: Rejection) -> Option<Scene> {
             server: UNREACHABLE_ISSUER,
             request: handshake_with("Authorization: Bearer a.b.c\r\n"),
             ..of_route("auth = \"players\"", "")
+        },
+        R::AuthDenied => Scene {
+            server: SERVICE,
+            answer: Some("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+            ..of_route("auth = \"sso\"", HANDSHAKE)
         },
         other => unreachable!("{other:?} does not depend on these"),
     })
@@ -265,7 +275,7 @@ async fn every_rejection_has_the_same_reason_everywhere() {
             scenes.push((*rejection, scene));
         }
     }
-    assert_eq!(scenes.len(), Rejection::ALL.len() - 9);
+    assert_eq!(scenes.len(), Rejection::ALL.len() - 10);
     while !scenes.is_empty() {
         let some = scenes.split_off(scenes.len().saturating_sub(8));
         join_all(
@@ -304,4 +314,26 @@ async fn an_exceeded_handshake_rate_has_the_same_reason_everywhere() {
         }
     }
     compare(&proxy, Rejection::HandshakeRate, &head.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_busy_service_has_the_same_reason_everywhere() {
+    let endpoint = Endpoint::bind().await;
+    let config = settings(&[endpoint.address], "", "auth = \"sso\"");
+    let auth = "[auth.sso]\nservice = { upstream = \"main\", at_once = 1, timeout = \"1m\" }\n";
+    // Each worker has a request of its own to the service.
+    let server = "[server]\nworkers = 1\nlog.format = \"json\"\n";
+    let proxy = Proxy::start(&[server, SEEN, auth, &config].concat()).await;
+    let mut first = proxy.connect().await;
+    first.send(HANDSHAKE).await;
+    let _asked = endpoint.request().await;
+    // One of these waits, and the other one is too many.
+    let (mut one, mut other) = (proxy.connect().await, proxy.connect().await);
+    one.send(HANDSHAKE).await;
+    other.send(HANDSHAKE).await;
+    let head = tokio::select! {
+        head = one.head() => head,
+        head = other.head() => head,
+    };
+    compare(&proxy, Rejection::AuthBusy, &head).await;
 }

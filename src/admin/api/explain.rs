@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::admission::note_shared_limits;
+use self::admission::{note_shared_limits, on_identity};
 pub use self::explained_split::{BranchState, ExplainedBranch, ExplainedSplit};
 pub use self::own_response::OwnResponse;
 use self::receiver::receiving;
@@ -256,6 +256,9 @@ impl Visit<'_> {
             return self.no_route(handshake.is_some(), &target, explained);
         };
         self.admit(&route.settings.access, handshake.is_some(), explained)?;
+        if let Some(auth) = &route.auth {
+            explained.depends_on.extend(on_identity(&route, auth));
+        }
         note_shared_limits(&route, explained);
         match &route.settings.leads_to {
             LeadsTo::Upstream(_) | LeadsTo::Split(_) => {}

@@ -1,14 +1,16 @@
 //! `[auth.NAME]`.
 
+mod service;
+
 use http::{HeaderName, Uri};
 use zeroize::Zeroizing;
 
-use super::{Builder, count, duration, texts};
+use super::{Builder, duration, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::key_set;
 use crate::config::model::{
-    AuthConfig, AuthMethod, AuthService, Roots, Secret, TokenConfig, TokenKeys, TokenSource,
+    AuthConfig, AuthMethod, Roots, Secret, TokenConfig, TokenKeys, TokenSource,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::sources::Span;
@@ -22,6 +24,9 @@ pub(in crate::config) struct AuthPlaces {
     pub(in crate::config) name: Span,
     /// The name of the upstream of its service.
     pub(in crate::config) upstream: Option<Span>,
+    /// The fields that its service gets, and those that endpoints get from it.
+    pub(in crate::config) request_headers: Option<Span>,
+    pub(in crate::config) response_headers: Option<Span>,
     pub(in crate::config) recheck: Option<Span>,
 }
 
@@ -41,9 +46,12 @@ impl Builder<'_> {
             }
         };
         let span = |at: Option<&Located<ConfigValue>>| at.map(|at| at.span.clone());
+        let of_service = |key: &str| span(service.as_ref().and_then(|it| it.written(key)));
         self.places.auth.push(AuthPlaces {
             name: name.span.clone(),
-            upstream: span(service.as_ref().and_then(|it| it.written("upstream"))),
+            upstream: of_service("upstream"),
+            request_headers: of_service("request_headers"),
+            response_headers: of_service("response_headers"),
             recheck: span(section.written("recheck")),
         });
         Some(AuthConfig {
@@ -52,34 +60,6 @@ impl Builder<'_> {
             passes_preflight: section.text("preflight").as_deref() == Some("pass"),
             spread: duration(section, "spread"),
             recheck: section.duration("recheck"),
-        })
-    }
-
-    fn auth_service(&mut self, section: &Section) -> Option<AuthService> {
-        let headers = |name: &str| -> Vec<HeaderName> {
-            let list = section.list(name).into_iter();
-            list.filter_map(|at| match at.value {
-                ConfigValue::Header(name) => Some(name),
-                _ => None,
-            })
-            .collect()
-        };
-        let path = section.text("path")?;
-        let is_path = path.starts_with('/') && path.parse::<Uri>().is_ok() && !path.contains('#');
-        if let Some(at) = section.written("path").filter(|_| !is_path) {
-            let message = format!("`{path}` is not a path; use e.g. `/verify`");
-            self.error(Code::Value, at, &message);
-        }
-        Some(AuthService {
-            upstream: section.text("upstream")?.into(),
-            path: path.into(),
-            request_headers: headers("request_headers"),
-            response_headers: headers("response_headers"),
-            client_headers: headers("client_headers"),
-            timeout: duration(section, "timeout"),
-            at_once: count(section, "at_once").unwrap_or(1),
-            passes_on_error: section.text("on_error").as_deref() == Some("allow"),
-            cache: section.duration("cache"),
         })
     }
 

@@ -2,10 +2,14 @@
 
 use std::collections::HashSet;
 
+use http::HeaderName;
+
 use super::known_names::KnownNames;
-use crate::config::build::Places;
+use crate::config::build::{AuthPlaces, Places};
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::model::{AuthMethod, Config, LeadsTo, Piece, RequestKey, RouteConfig};
+use crate::config::model::{
+    AuthMethod, AuthService, Config, LeadsTo, Piece, RequestKey, RouteConfig, same_variable,
+};
 
 /// Names must refer to something, and what depends on an identity needs one.
 pub(super) fn check(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
@@ -14,6 +18,7 @@ pub(super) fn check(config: &Config, places: &Places, diagnostics: &mut Vec<Diag
         match (&auth.method, &place.upstream) {
             (AuthMethod::Service(service), Some(span)) => {
                 diagnostics.extend(upstreams.check(&service.upstream, span));
+                diagnostics.extend(written_by_others(config, service, place));
             }
             (AuthMethod::Token(_), _) => {
                 if let Some(span) = &place.recheck {
@@ -40,6 +45,41 @@ pub(super) fn check(config: &Config, places: &Places, diagnostics: &mut Vec<Diag
         let error = Diagnostic::error(Code::Missing, span.clone(), message);
         diagnostics.push(error.hint("add `auth = \"…\"` to the route"));
     }
+}
+
+/// The faults that endpoints or the service would get a field both from tidegate and from others.
+fn written_by_others(
+    config: &Config,
+    service: &AuthService,
+    place: &AuthPlaces,
+) -> Vec<Diagnostic> {
+    let certificates = config.listeners.iter().filter_map(|listener| {
+        let client_auth = listener.tls.as_ref()?.client_auth.as_ref()?;
+        client_auth.header.as_ref()
+    });
+    let ours: Vec<_> = certificates.chain(&config.server.request_id).collect();
+    let lists = [
+        (
+            "request_headers",
+            &service.request_headers,
+            &place.request_headers,
+        ),
+        (
+            "response_headers",
+            &service.response_headers,
+            &place.response_headers,
+        ),
+    ];
+    let faults = lists.into_iter().filter_map(|(key, names, span)| {
+        let is_ours = |name: &&HeaderName| {
+            let mut ours = ours.iter();
+            ours.any(|ours| same_variable(ours.as_str(), name.as_str()))
+        };
+        let name = names.iter().find(is_ours)?;
+        let message = format!("`{name}` cannot be in `{key}`: tidegate writes it itself");
+        Some(Diagnostic::error(Code::Conflict, span.clone()?, message))
+    });
+    faults.collect()
 }
 
 /// Warns about those that no route refers to. The configuration has no error.

@@ -73,17 +73,28 @@ request_headers = ["cookie", "authorization", "x-api-key"]"#,
             "response_headers",
             FIELDS,
             "[]",
-            "Endpoints get these headers of the service's 2xx response. What clients send under these names, in any spelling, is removed, also if the service sends no such header.",
+            "Endpoints get these headers of the service's 2xx response, which are also the claims of the identity. What clients send under these names, in any spelling, is removed, also if the service sends no such header, and on every route that shares an upstream with one that refers to this service.",
         )
         .shown(
             r#"upstream = "authelia"
 response_headers = ["remote-user", "remote-groups"]"#,
         ),
         key(
+            "subject_header",
+            ValueKind::Header,
+            "",
+            "This one of `response_headers` names the user: it becomes the subject of the identity, and the claim `sub`.",
+        )
+        .shown(
+            r#"upstream = "authelia"
+response_headers = ["remote-user"]
+subject_header = "remote-user""#,
+        ),
+        key(
             "client_headers",
             FIELDS,
             "[\"location\", \"set-cookie\", \"www-authenticate\"]",
-            "If the service refuses, the client gets these headers of its response, with its status code and body.",
+            "If the service refuses, the client gets these headers of its response, with its status code and body, and those that describe the body.",
         )
         .shown(
             r#"upstream = "authelia"
@@ -113,7 +124,7 @@ at_once = 16"#,
             "on_error",
             ValueKind::OneOf(&["deny", "allow"]),
             "\"deny\"",
-            "If the service does not respond, or with a 5xx status code, requests are rejected with 503 `auth-unavailable`; with `allow`, they pass without an identity, and each worker warns.",
+            "If the service does not respond, or responds with a 5xx status code, requests are rejected with 503 `auth-unavailable`; with `allow`, they pass without an identity, and each worker warns.",
         )
         .shown(
             r#"upstream = "authelia"
@@ -123,7 +134,7 @@ on_error = "allow""#,
             "cache",
             DURATION_OR_OFF,
             "\"off\"",
-            "An answer of the service holds this long for requests that look the same to it.",
+            "A 2xx, 401 or 403 response of the service holds this long for requests that look the same to it, on the same worker.",
         )
         .shown(
             r#"upstream = "authelia"

@@ -43,6 +43,8 @@ pub struct AuthService {
     pub request_headers: Vec<HeaderName>,
     /// The fields of its 2xx response that replace those of the client's request.
     pub response_headers: Vec<HeaderName>,
+    /// The one of these that names the user; `None` if none does.
+    pub subject_header: Option<HeaderName>,
     /// The fields of its other responses that the client gets, besides those that such a response requires.
     pub client_headers: Vec<HeaderName>,
     /// The time limit of a request to it.

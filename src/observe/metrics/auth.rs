@@ -1,8 +1,32 @@
-//! Metrics of the keys that the issuers of tokens publish.
+//! Metrics of the ways to establish identities, and of the keys that the issuers of tokens publish.
 
+use super::gathered::{Gathered, sum};
 use crate::observe::exposition::{Exposition, MetricKind};
+use crate::observe::histogram::{HistogramSum, LATENCY_SECONDS};
+use crate::observe::labels::AuthResult;
 use crate::observe::process::timestamp;
 use crate::snapshot::Snapshot;
+
+pub(super) fn write_auth(metrics: &mut Exposition, gathered: &Gathered) {
+    let by_auth = gathered.by_auth();
+    let help = "Requests on routes with `auth`, by result.";
+    metrics.family("tidegate_auth_total", MetricKind::Counter, help);
+    for ([auth], series) in &by_auth {
+        for result in AuthResult::ALL {
+            let total = sum(series, |it| it.results.at(*result as usize).get());
+            metrics.sample(&[("auth", auth), ("result", result.token())], total);
+        }
+    }
+    let help = "Time that the service of an `[auth.NAME]` took to respond.";
+    metrics.family("tidegate_auth_seconds", MetricKind::Histogram, help);
+    for ([auth], series) in &by_auth {
+        let histograms = series.iter().map(|it| &it.seconds);
+        metrics.histogram(
+            &[("auth", auth)],
+            &HistogramSum::of(&LATENCY_SECONDS, histograms),
+        );
+    }
+}
 
 pub(super) fn write_keys(metrics: &mut Exposition, snapshot: &Snapshot) {
     let issuers = snapshot.issuer_keys();

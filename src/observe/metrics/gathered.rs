@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::observe::counters::Counters;
-use crate::observe::series::{EndpointSeries, ListenerSeries, RouteSeries};
+use crate::observe::series::{AuthSeries, EndpointSeries, ListenerSeries, RouteSeries};
 
 /// The series of all workers.
 pub(super) struct Gathered {
     pub(super) listeners: Vec<Arc<ListenerSeries>>,
     pub(super) routes: Vec<Arc<RouteSeries>>,
     pub(super) endpoints: Vec<Arc<EndpointSeries>>,
+    auth: Vec<Arc<AuthSeries>>,
 }
 
 impl Gathered {
@@ -24,6 +25,10 @@ impl Gathered {
             endpoints: workers
                 .iter()
                 .flat_map(|worker| worker.endpoint_series())
+                .collect(),
+            auth: workers
+                .iter()
+                .flat_map(|worker| worker.auth.all())
                 .collect(),
         }
     }
@@ -53,6 +58,10 @@ impl Gathered {
         groups(&self.endpoints, |series| {
             [&series.upstream, &series.endpoint]
         })
+    }
+
+    pub(super) fn by_auth(&self) -> Groups<'_, AuthSeries, 1> {
+        groups(&self.auth, |series| [&*series.name])
     }
 
     pub(super) fn by_upstream(&self) -> Groups<'_, EndpointSeries, 1> {

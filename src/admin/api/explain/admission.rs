@@ -3,7 +3,8 @@
 use http::header::ORIGIN;
 
 use super::{ExplainResponse, Visit};
-use crate::config::model::{Access, CertificateRule, Nets};
+use crate::auth::Authenticator;
+use crate::config::model::{Access, AuthMethod, CertificateRule, Nets};
 use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::rejection::Rejection;
 use crate::snapshot::{Route, RunningLimit};
@@ -55,6 +56,31 @@ pub(super) fn note_shared_limits(route: &Route, explained: &mut ExplainResponse)
         );
         explained.depends_on.push(depends);
     }
+}
+
+/// What the admission to `route` depends on because of its `auth`.
+pub(super) fn on_identity(route: &Route, auth: &Authenticator) -> Vec<String> {
+    let settings = &auth.settings;
+    let name = &settings.name;
+    let mut depends = vec![match &settings.method {
+        AuthMethod::Service(service) => format!(
+            "what the service of auth `{name}` answers: upstream `{}` is asked about the request",
+            service.upstream
+        ),
+        AuthMethod::Token(token) => format!(
+            "the client's token (auth `{name}`): it must be valid, and issued by {}",
+            token.issuer
+        ),
+    }];
+    if !route.settings.access.require.is_empty() {
+        let claims = route.settings.access.require.iter();
+        let claims: Vec<_> = claims.map(|rule| format!("`{}`", rule.claim)).collect();
+        depends.push(format!(
+            "the claims of the client: `require` names {}",
+            claims.join(", ")
+        ));
+    }
+    depends
 }
 
 fn in_words(nets: &Nets) -> Vec<String> {
