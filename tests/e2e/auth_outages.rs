@@ -89,6 +89,23 @@ async fn requests_may_pass_without_the_service_but_without_an_identity() {
 }
 
 #[tokio::test]
+async fn what_a_route_requires_is_a_claim_of_the_service() {
+    let settings = "on_error = \"allow\", response_headers = [\"remote-user\", \"remote-groups\"], subject_header = \"remote-user\"";
+    let guarded = Guarded::start(settings, "", "require = { remote-groups = [\"chat\"] }").await;
+    let member = "HTTP/1.1 200 OK\r\nRemote-User: eve, chat\r\nRemote-Groups: a, chat\r\n\
+                  Content-Length: 0\r\n\r\n";
+    let (_client, _app, head) = guarded.admitted(&handshake(""), member).await;
+    assert_eq!(values(&head, "remote-groups"), ["a, chat"]);
+    let other = member.replace("a, chat", "chatty");
+    let unavailable = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+    for answer in [&other, OK, unavailable] {
+        let (head, _) = guarded.refused(&to_guarded(LIES), answer).await;
+        assert_eq!(head.value("tidegate-reason"), Some("claim-denied"));
+    }
+    guarded.app.stays_quiet().await;
+}
+
+#[tokio::test]
 async fn requests_wait_for_their_turn() {
     let guarded = Guarded::start("at_once = 1, timeout = \"1m\"", "", "").await;
     let (mut first, mut service, _) = guarded.ask(&to_guarded("Cookie: n=1\r\n")).await;
