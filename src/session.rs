@@ -9,7 +9,7 @@ pub mod affinity;
 mod attempts;
 pub mod auth_service;
 mod authorize;
-mod binding;
+pub mod binding;
 mod client;
 mod connection;
 mod error;

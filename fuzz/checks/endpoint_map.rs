@@ -14,7 +14,7 @@ pub(crate) fn check(bytes: &[u8]) {
         match parse(bytes, &key) {
             Ok(map) => {
                 assert!(map.len() <= MAX_KEYS);
-                assert!(map.names().all(|name| is_endpoint_name(name)));
+                assert!(map.names().all(is_endpoint_name));
             }
             Err(error) => assert!(!error.to_string().is_empty()),
         }

@@ -140,7 +140,7 @@ impl RevokedSubjects {
             let subject = subjects
                 .entry(*tag)
                 .or_insert(SubjectRevocation { at, until });
-            subject.at = at;
+            subject.at = subject.at.max(at);
             subject.until = subject.until.max(until);
         }
         if subjects.len() > MAX_REVOKED_SUBJECTS {

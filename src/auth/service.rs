@@ -113,6 +113,8 @@ fn identity(
 ) -> Result<EstablishedIdentity, String> {
     let mut identity = EstablishedIdentity {
         expires: expiry(headers, now)?,
+        // The service decides each time: after a revocation, what it says then counts.
+        issued: Some(now),
         ..EstablishedIdentity::default()
     };
     let mut claims = Map::new();

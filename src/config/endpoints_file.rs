@@ -403,6 +403,15 @@ mod tests {
                 "10.0.0.1:1 name\n",
                 "line 1: `` is not a valid name of an endpoint",
             ),
+        ] {
+            let error = shown(text).unwrap_err();
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_json_is_said_with_its_line() {
+        for (text, expected) in [
             (
                 "[{\"address\": \"10.0.0.1:1\", \"name\": \"a\"},\n\
                  {\"address\": \"10.0.0.2:1\", \"name\": \"a\"}]",
@@ -434,6 +443,10 @@ mod tests {
             let error = shown(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_file_is_text_and_has_a_bound() {
         let error = parse(b"10.0.0.1:1\n\xff\n").unwrap_err().to_string();
         assert_eq!(error, "line 2: not valid UTF-8");
         let long = vec![b'#'; usize::try_from(MAX_BYTES).unwrap() + 1];

@@ -197,12 +197,14 @@ mod tests {
 
     /// The keys for which zero has a meaning, and how it is written. The documentation of each says what
     /// it means.
-    const ZERO_HAS_A_MEANING: [(&str, &str); 6] = [
+    const ZERO_HAS_A_MEANING: [(&str, &str); 8] = [
         ("delay", "`0s`"),
         ("dns_propagation", "`0s`"),
         ("grace", "`0s`"),
+        ("leeway", "`0s`"),
         ("max_age_jitter", "`0`"),
         ("min_age", "`0s`"),
+        ("spread", "`0s`"),
         ("weight", "`0`"),
     ];
 

@@ -92,7 +92,7 @@ async fn begin(displacer: &Displacer, wanted: &DueEviction) -> Option<Arc<Job>> 
         DisplacementPolicy::Drain(pace, order) => (Speed::Paced(pace), order),
     };
     // A worker that does not respond is asked again at the next check.
-    let chosen = jobs::choose(&displacer.workers, &filter, order)
+    let chosen = jobs::choose(&displacer.workers, &filter, order, wanted.ended)
         .await
         .ok()?;
     if chosen.is_empty() {

@@ -176,9 +176,14 @@ impl Jobs {
     /// jobs are stopped: this one replaces their pace.
     pub async fn close_all(&self, over: Duration, code: u16) -> Option<Arc<Job>> {
         self.running().iter().for_each(|job| job.stop());
-        let chosen = choose(&self.workers, &Arc::default(), CloseOrder::Random)
-            .await
-            .ok()?;
+        let chosen = choose(
+            &self.workers,
+            &Arc::default(),
+            CloseOrder::Random,
+            Ended::Shutdown,
+        )
+        .await
+        .ok()?;
         let closing = JobSpec {
             description: "all tunnels".to_owned(),
             speed: Speed::Paced(ClosePace::Over(over)),
@@ -267,7 +272,8 @@ impl Speed {
     }
 }
 
-/// The live tunnels that match and are not being closed already, in the order in which to close them.
+/// The live tunnels that match and may end for this `reason`, in the order in which to close them: those that are
+/// being closed already are left out, unless the reason leaves them no time for that.
 ///
 /// # Errors
 /// [`WorkerUnresponsive`].
@@ -275,11 +281,12 @@ pub async fn choose(
     workers: &Workers,
     filter: &Arc<TunnelFilter>,
     order: CloseOrder,
+    reason: Ended,
 ) -> Result<Vec<ChosenTunnel>, WorkerUnresponsive> {
     let mut chosen: Vec<(Duration, ChosenTunnel)> = Vec::new();
     let visit = |worker, tunnel: CloseCandidate| {
         let reference = tunnel.reference;
-        if !tunnel.is_ending {
+        if tunnel.ending.is_none_or(|first| first.gives_way_to(reason)) {
             chosen.push((tunnel.age, ChosenTunnel { worker, reference }));
         }
     };

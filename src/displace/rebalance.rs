@@ -237,7 +237,7 @@ impl Donor {
 
     fn count(&mut self, worker: usize, tunnel: &CloseCandidate, min_age: Duration) {
         let reference = tunnel.reference;
-        if tunnel.is_ending {
+        if tunnel.ending.is_some() {
             self.leaving += 1;
         } else if tunnel.age >= min_age {
             let chosen = ChosenTunnel { worker, reference };
@@ -292,7 +292,8 @@ mod tests {
                 let is_ending = kind == 0;
                 let reference = TunnelRef { place, session: place as u64 };
                 let series = Arc::clone(&series);
-                let tunnel = CloseCandidate { reference, series, age, is_ending };
+                let ending = is_ending.then_some(Ended::Drain);
+                let tunnel = CloseCandidate { reference, series, age, ending };
                 donor.count(0, &tunnel, min_age);
                 prop_assert!(donor.old.len() <= above.min(allowed));
                 leaving += usize::from(is_ending);

@@ -66,8 +66,8 @@ pub struct CloseCandidate {
     pub series: Arc<EndpointSeries>,
     /// How long it has been open.
     pub age: Duration,
-    /// Whether it is being closed already.
-    pub is_ending: bool,
+    /// The reason that it is being closed for already, if it is.
+    pub ending: Option<Ended>,
 }
 
 /// The traffic of a tunnel since it opened.
@@ -142,7 +142,7 @@ impl CloseCandidate {
             reference,
             series: Arc::clone(&facts.series),
             age,
-            is_ending: entry.verdict().is_some(),
+            ending: entry.verdict(),
         }
     }
 }

@@ -22,6 +22,7 @@ use super::watchdog::ServiceNotifier;
 use super::{Exit, health, limits, memory, route_probes};
 use crate::admin::generations::OlderGeneration;
 use crate::auth::key_keepers::KeyKeepers;
+use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::displace::{evict, rebalance};
 use crate::handover::identity::Identity;
@@ -68,6 +69,28 @@ impl Startup<'_> {
     }
 }
 
+/// The base of the process, with the state of the predecessor.
+async fn base(
+    config: &Config,
+    inheritance: &mut Inheritance,
+    has_predecessor: bool,
+) -> Result<Base, StartError> {
+    let registry = inheritance.upstreams.take().map(Registry::from_predecessor);
+    let registry = registry.unwrap_or_default();
+    let limits = SharedLimits::new(std::mem::take(&mut inheritance.limits));
+    let base = Base::build(config, registry, limits, has_predecessor).await?;
+    if let Some(revocations) = inheritance.revocations.take() {
+        base.shared.revocations.take_over(revocations);
+    }
+    Ok(base)
+}
+
+/// Those who keep the keys of issuers; they do nothing yet.
+fn key_keepers(shared: &Shared) -> KeyKeepers {
+    let connector = shared.connector.clone();
+    KeyKeepers::new(Handle::current(), connector, &shared.services)
+}
+
 impl Process {
     /// Starts the process.
     ///
@@ -86,13 +109,7 @@ impl Process {
             Some(predecessor) => predecessor.inherit().map_err(StartError::Succession)?,
             None => Inheritance::without_predecessor(start.passed),
         };
-        let registry = inheritance.upstreams.take().map(Registry::from_predecessor);
-        let registry = registry.unwrap_or_default();
-        let limits = SharedLimits::new(std::mem::take(&mut inheritance.limits));
-        let base = Base::build(config, registry, limits, predecessor.is_some()).await?;
-        if let Some(revocations) = inheritance.revocations.take() {
-            base.shared.revocations.take_over(revocations);
-        }
+        let base = base(config, &mut inheritance, predecessor.is_some()).await?;
         flush_logs_on_panic(&base.shared, logging);
         signals.set_access_log(&base.shared.access_log);
         let files = FileWatch::new();
@@ -131,11 +148,7 @@ impl Process {
             orders,
             certificate_changes: base.keepers.changes(),
             keepers: base.keepers,
-            key_keepers: KeyKeepers::new(
-                Handle::current(),
-                shared.connector.clone(),
-                &shared.services,
-            ),
+            key_keepers: key_keepers(shared),
             trials: JoinSet::new(),
             expiry_warnings: ExpiryWarnings::default(),
             signals,

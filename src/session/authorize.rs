@@ -1,7 +1,7 @@
 //! Whether a request that its route admits may go on: who its client is, and what the route requires of that
 //! identity. Plain requests and handshakes pass here alike.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ::http::Method;
 use ::http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
@@ -84,7 +84,15 @@ fn is_revoked(
         return false;
     };
     let tag = revocations.tag(&auth.settings.name, subject);
-    revocations.is_revoked(tag, identity.issued, SystemTime::now())
+    // The clock of the issuer may be ahead: what it calls later may have been before.
+    let leeway = match &auth.settings.method {
+        AuthMethod::Token(tokens) => tokens.leeway,
+        AuthMethod::Service(_) => Duration::ZERO,
+    };
+    let issued = identity
+        .issued
+        .and_then(|issued| issued.checked_sub(leeway));
+    revocations.is_revoked(tag, issued, SystemTime::now())
 }
 
 /// Asks the service, or looks at the token.

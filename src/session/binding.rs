@@ -12,8 +12,9 @@ use crate::tunnel::bindings::TunnelBinding;
 /// Before a certificate expires, its tunnels end within this span, so that clients do not come back all at once.
 const CERTIFICATE_SPREAD: Duration = Duration::from_secs(30);
 
-/// A tunnel is looked at once in a sweep, and has to be over when its credential is.
-const MARGIN: UnixSeconds = 2 * SWEEP_INTERVAL.as_secs() as UnixSeconds;
+/// A tunnel has to be over when its credential is: a sweep notices the end, and the closing handshakes may take
+/// three more.
+const MARGIN: UnixSeconds = 4 * SWEEP_INTERVAL.as_secs() as UnixSeconds;
 
 /// What the tunnel of this request is bound to: the first of the credentials to expire, and the subject.
 pub(super) fn of(incoming: &IncomingRequest<'_>, route: &Route) -> TunnelBinding {
@@ -36,7 +37,7 @@ pub(super) fn of(incoming: &IncomingRequest<'_>, route: &Route) -> TunnelBinding
 
 /// A time within `spread` before `expires`, by a number from 0 to 1. For a credential that expires earlier than
 /// that, within the time that is left.
-pub(super) fn end_before(
+pub fn end_before(
     expires: UnixSeconds,
     now: UnixSeconds,
     spread: Duration,
@@ -81,7 +82,7 @@ mod tests {
             .collect();
         assert_eq!(
             ends,
-            [998, 995, 992, 989, 986, 983, 980, 977, 974, 971, 968]
+            [996, 993, 990, 987, 984, 981, 978, 975, 972, 969, 966]
         );
     }
 }

@@ -10,6 +10,7 @@ use super::connection::{Connection, ConnectionGuards};
 use super::passive_health;
 use super::tunnel_record::TunnelRecord;
 use super::worker::Worker;
+use crate::auth::revocations::unix_seconds;
 use crate::config::model::TunnelLimits;
 use crate::net::admission::TunnelPermits;
 use crate::net::stream::Stream;
@@ -87,6 +88,11 @@ pub fn relay(
     slot.bind(opening.binding);
     if was_revoked(worker, &opening.binding, opening.handshake) {
         slot.entry().end(Ended::Revoked);
+    }
+    // The endpoint may have taken longer than the credential lasts.
+    let now = unix_seconds(SystemTime::now());
+    if opening.binding.ends.is_some_and(|ends| ends.get() <= now) {
+        slot.entry().end(Ended::CredentialExpired);
     }
     let scratch = worker.scratch.clone();
     let tunnel = Tunnel::new(client, opening.endpoint.stream, initial, slot, scratch);

@@ -70,7 +70,7 @@ pub fn branches<'a>(
         let (mut affinity, sticky_cookie) = affinity::of(&each.upstream, traits);
         affinity.reserved = reserved(&each.upstream);
         Branch {
-            upstream: &*each.upstream,
+            upstream: &each.upstream,
             weight: each.weight,
             affinity,
             sticky_cookie,

@@ -24,7 +24,7 @@ pub struct EndpointNaming {
 #[derive(Debug)]
 enum NameReader {
     Claim(Box<str>),
-    Cookie(EndpointCookie),
+    Cookie(Box<EndpointCookie>),
     Map(MapReader),
 }
 
@@ -44,7 +44,7 @@ impl EndpointNaming {
             reader: match &config.source {
                 NameSource::Claim(claim) => NameReader::Claim(claim.clone()),
                 NameSource::SignedCookie { cookie, secret } => {
-                    NameReader::Cookie(EndpointCookie::new(cookie, secret.bytes()))
+                    NameReader::Cookie(Box::new(EndpointCookie::new(cookie, secret.bytes())))
                 }
                 NameSource::Map { key, file, map } => NameReader::Map(MapReader {
                     key: key.clone(),
@@ -124,7 +124,7 @@ mod tests {
     use crate::protocol::target::Target;
 
     /// The name in a request whose client has this claim `server`.
-    fn name_by(source: NameSource, claim: Value) -> Option<Arc<str>> {
+    fn name_by(source: NameSource, claim: &Value) -> Option<Arc<str>> {
         let config = NamingConfig {
             source,
             falls_back: false,
@@ -155,15 +155,18 @@ mod tests {
     #[test]
     fn a_claim_is_a_name_or_the_key_of_one() {
         let claim = || NameSource::Claim("server".into());
-        assert_eq!(name_by(claim(), json!("game-7")).as_deref(), Some("game-7"));
-        assert_eq!(name_by(claim(), json!(7)).as_deref(), Some("7"));
+        assert_eq!(
+            name_by(claim(), &json!("game-7")).as_deref(),
+            Some("game-7")
+        );
+        assert_eq!(name_by(claim(), &json!(7)).as_deref(), Some("7"));
         for other in [
             json!(null),
             json!(""),
             json!("10.0.0.1:9000"),
             json!(["a", "b"]),
         ] {
-            assert_eq!(name_by(claim(), other.clone()), None, "{other}");
+            assert_eq!(name_by(claim(), &other), None, "{other}");
         }
         let mut map = EndpointMap::default();
         map.insert((*b"red").into(), "game-7".into());
@@ -173,7 +176,7 @@ mod tests {
             file: "rooms.map".into(),
             map: Arc::clone(&map),
         };
-        assert_eq!(name_by(mapped(), json!("red")).as_deref(), Some("game-7"));
-        assert_eq!(name_by(mapped(), json!("game-7")), None);
+        assert_eq!(name_by(mapped(), &json!("red")).as_deref(), Some("game-7"));
+        assert_eq!(name_by(mapped(), &json!("game-7")), None);
     }
 }

@@ -6,8 +6,8 @@
 use std::cell::RefCell;
 use std::num::{NonZeroU32, NonZeroU64};
 
-/// Slots in a page: 4 KiB.
-const PAGE_SLOTS: usize = 256;
+/// Slots in a page: with their count, 4 KiB, a size class of the allocator.
+const PAGE_SLOTS: usize = 255;
 
 /// What a tunnel is bound to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -83,6 +83,7 @@ mod tests {
     #[test]
     fn a_binding_takes_sixteen_bytes() {
         assert_eq!(size_of::<TunnelBinding>(), 16);
+        assert!(size_of::<BindingPage>() <= 4096);
     }
 
     #[test]

@@ -217,6 +217,12 @@ impl Ended {
         self == Self::MaxAge || (self.is_on_purpose() && !is_at_once)
     }
 
+    /// Whether a tunnel that is ending so may still end for another `reason`: one that is closed at a pace, if
+    /// that reason leaves no time.
+    pub fn gives_way_to(self, reason: Self) -> bool {
+        self.is_paced() && reason.ends_grace()
+    }
+
     /// Whether a tunnel that is being closed at a pace gets no more time for that.
     pub(super) fn ends_grace(self) -> bool {
         matches!(

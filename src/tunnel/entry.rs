@@ -284,7 +284,7 @@ impl TunnelEntry {
     /// Whether [`TunnelEntry::end`] for this reason would change anything.
     pub(super) fn may_end(&self, reason: Ended) -> bool {
         let verdict = self.verdict.get();
-        verdict.is_none_or(|first| first.is_paced() && reason.ends_grace())
+        verdict.is_none_or(|first| first.gives_way_to(reason))
     }
 
     pub(super) fn wake(&self) {

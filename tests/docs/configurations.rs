@@ -239,6 +239,23 @@ fn complete_upstream(table: &mut toml::Table) {
     }
 }
 
+/// A list that revokes no certificate.
+fn revocation_list() -> String {
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(2100, 1, 1),
+        crl_number: 1_u64.into(),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let authority = rcgen::Issuer::new(
+        rcgen::CertificateParams::default(),
+        rcgen::KeyPair::generate().unwrap(),
+    );
+    list.signed_by(&authority).unwrap().pem().unwrap()
+}
+
 /// A directory with every file that the examples name.
 pub(super) fn folder() -> tempfile::TempDir {
     use base64::Engine as _;
@@ -255,19 +272,7 @@ pub(super) fn folder() -> tempfile::TempDir {
         write("pem", generated.cert.pem()).unwrap();
         write("key", generated.signing_key.serialize_pem()).unwrap();
     }
-    let list = rcgen::CertificateRevocationListParams {
-        this_update: rcgen::date_time_ymd(2020, 1, 1),
-        next_update: rcgen::date_time_ymd(2100, 1, 1),
-        crl_number: 1_u64.into(),
-        issuing_distribution_point: None,
-        revoked_certs: Vec::new(),
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    let authority = rcgen::Issuer::new(
-        rcgen::CertificateParams::default(),
-        rcgen::KeyPair::generate().unwrap(),
-    );
-    let list = list.signed_by(&authority).unwrap().pem().unwrap();
+    let list = revocation_list();
     fs::write(folder.path().join("revoked.pem"), list).unwrap();
     for name in [
         "chat.key",

@@ -214,12 +214,14 @@ async fn the_mark_is_the_answer_unless_the_endpoint_selects_another_subprotocol(
     );
 }
 
-#[tokio::test]
-async fn what_is_not_a_valid_token_is_refused_for_handshakes_and_plain_requests() {
-    let (key, stranger) = (TokenKey::rsa("one"), TokenKey::rsa("one"));
-    let (endpoint, proxy) = start_with(&[&key], "").await;
-    let good = key.token(&claims());
-    let (message, signature) = good.rsplit_once('.').unwrap();
+/// Tokens that are refused, the reason, and a part of the detail in the log. `message` and `signature` are those of a
+/// token that is accepted.
+fn refused_tokens(
+    key: &TokenKey,
+    message: &str,
+    signature: &str,
+) -> Vec<(String, &'static str, &'static str)> {
+    let stranger = TokenKey::rsa("one");
     let past = seconds_from_now(-1);
     let none = key.token_with(&json!({ "alg": "none" }), &claims());
     let (unsigned, _) = none.rsplit_once('.').unwrap();
@@ -228,7 +230,7 @@ async fn what_is_not_a_valid_token_is_refused_for_handshakes_and_plain_requests(
     let other_claims = key.token(&claims_with("sub", json!("admin")));
     let (other_message, _) = other_claims.rsplit_once('.').unwrap();
     let invalid = "credential-invalid";
-    for (token, reason, detail) in [
+    vec![
         (none.clone(), invalid, "not a valid signed token"),
         (format!("{unsigned}."), invalid, "not a valid signed token"),
         (swapped, invalid, "no key is for the algorithm"),
@@ -287,7 +289,16 @@ async fn what_is_not_a_valid_token_is_refused_for_handshakes_and_plain_requests(
         ),
         ("x".to_owned(), invalid, "not a valid signed token"),
         ("x".repeat(9000), invalid, "longer than"),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn what_is_not_a_valid_token_is_refused_for_handshakes_and_plain_requests() {
+    let key = TokenKey::rsa("one");
+    let (endpoint, proxy) = start_with(&[&key], "").await;
+    let good = key.token(&claims());
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    for (token, reason, detail) in refused_tokens(&key, message, signature) {
         let handshake = bearing(&token);
         let plain =
             format!("GET /chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");

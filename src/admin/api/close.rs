@@ -126,7 +126,7 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     credentials::resolve_subject(view, &mut filter);
     let filter = Arc::new(filter);
     let order = close.order.unwrap_or_default();
-    let chosen = jobs::choose(&view.workers, &filter, order.into()).await?;
+    let chosen = jobs::choose(&view.workers, &filter, order.into(), words.ended).await?;
     let mut response = CloseResponse {
         matched: chosen.len(),
         closed: 0,

@@ -1,9 +1,10 @@
 //! The credentials of clients: revoking those of a subject, and moving the end of a tunnel's.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,13 +17,14 @@ use crate::displace::jobs::{self, JobSpec, Speed};
 use crate::displace::tunnel_filter::{HumanDuration, TunnelFilter, TunnelId};
 use crate::displace::tunnel_page::LiveTunnel;
 use crate::displace::worker_queries::ListPosition;
+use crate::session::binding;
 use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// For how long credentials from before are refused, unless the request says otherwise.
-const USUAL_KEEP: Duration = Duration::from_hours(24);
+const USUAL_KEEP: Duration = Duration::from_secs(24 * 3600);
 
 /// The longest time for that: the table of revoked subjects is bounded.
-const MAX_KEEP: Duration = Duration::from_hours(31 * 24);
+const MAX_KEEP: Duration = Duration::from_secs(31 * 24 * 3600);
 
 /// Whose credentials to revoke.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +73,7 @@ pub(super) async fn revoke(
     view: &Arc<View>,
     request: &RevokeRequest,
 ) -> Result<RevokeResponse, ApiError> {
+    check_stays(view)?;
     if request.subject.is_empty() {
         return Err(ApiError::bad_request("the subject is empty"));
     }
@@ -98,24 +101,59 @@ pub(super) async fn revoke(
     revocations
         .revoke(&filter.subject_tags, SystemTime::now(), keep)
         .map_err(|full| ApiError::new(StatusCode::INSUFFICIENT_STORAGE, full.to_string()))?;
-    let mut closed = close_revoked(view, filter).await?;
+    // All are asked, whatever one of them answers.
+    let older = revoke_in_older(view, request).await;
+    let closed = close_revoked(view, filter).await?;
+    Ok(RevokeResponse {
+        closed: closed + older?,
+    })
+}
+
+/// Revokes the subject in all older generations. Returns how many tunnels that has closed.
+async fn revoke_in_older(view: &View, request: &RevokeRequest) -> Result<usize, ApiError> {
     let body = serde_json::to_vec(request).unwrap_or_default();
-    for older in view.generations.all() {
-        let path = "/v1/revoke";
-        let (status, response) = older.ask(Method::POST, path, body.clone().into()).await?;
-        let response: RevokeResponse = match status {
+    let all = view.generations.all();
+    let asked = all.iter().map(|older| {
+        let body = body.clone().into();
+        async move { older.ask(Method::POST, "/v1/revoke", body).await }
+    });
+    let mut closed = 0;
+    let mut failure = None;
+    for answer in join_all(asked).await {
+        match answer {
+            Ok((StatusCode::OK, response)) => {
+                let response = serde_json::from_slice::<RevokeResponse>(&response);
+                closed += response.unwrap_or_default().closed;
+            }
             // An older version knows of no subjects.
-            StatusCode::NOT_FOUND => RevokeResponse::default(),
-            _ => serde_json::from_slice(&response).unwrap_or_default(),
-        };
-        closed += response.closed;
+            Ok((StatusCode::NOT_FOUND, _)) => {}
+            Ok((status, _)) => failure = Some(failed_older(status)),
+            Err(error) => failure = Some(error),
+        }
     }
-    Ok(RevokeResponse { closed })
+    failure.map_or(Ok(closed), Err)
+}
+
+fn failed_older(status: StatusCode) -> ApiError {
+    ApiError::unavailable(format!(
+        "an older generation refuses with {status}; its tunnels go on"
+    ))
+}
+
+/// Refuses a change that the process which is taking over would miss.
+fn check_stays(view: &View) -> Result<(), ApiError> {
+    match view.handing_over.load(Ordering::Relaxed) {
+        true => Err(ApiError::unavailable(
+            "a new process is taking over and would miss this change; try again in a moment",
+        )),
+        false => Ok(()),
+    }
 }
 
 async fn close_revoked(view: &Arc<View>, filter: TunnelFilter) -> Result<usize, ApiError> {
     let filter = Arc::new(filter);
-    let chosen = jobs::choose(&view.workers, &filter, CloseOrder::Oldest).await?;
+    let order = CloseOrder::Oldest;
+    let chosen = jobs::choose(&view.workers, &filter, order, Ended::Revoked).await?;
     if chosen.is_empty() {
         return Ok(0);
     }
@@ -138,23 +176,33 @@ pub(super) async fn extend(
     view: &View,
     request: &ExtendRequest,
 ) -> Result<ExtendResponse, ApiError> {
-    let ends = SystemTime::now().checked_add(request.expires_in.0);
-    let ends = ends.map_or(u32::MAX, unix_seconds);
-    let ends = NonZeroU32::new(ends).unwrap_or(NonZeroU32::MIN);
+    check_stays(view)?;
+    let now = SystemTime::now();
+    let expires = now.checked_add(request.expires_in.0);
+    let expires = expires.map_or(u32::MAX, unix_seconds);
+    let ends = binding::end_before(expires, unix_seconds(now), Duration::ZERO, 0.0);
     let filter = Arc::new(TunnelFilter {
         id: Some(request.id),
         ..TunnelFilter::default()
     });
     let mut found = None;
     let visit = |worker, tunnel: LiveTunnel| {
-        found = Some((worker, tunnel.reference));
+        found = Some((worker, tunnel.reference, tunnel.series));
         false
     };
     let begin = ListPosition::default();
     view.workers.tunnels(&filter, begin, visit).await?;
-    let Some((worker, reference)) = found else {
+    let Some((worker, reference, series)) = found else {
         return extend_older(view, request).await;
     };
+    let snapshot = view.shared.snapshot.load();
+    let mut routes = snapshot.routes().iter();
+    let route = routes.find(|route| *route.settings.name == *series.route.route);
+    if route.is_some_and(|route| route.settings.access.client_certificate.is_some()) {
+        return Err(ApiError::conflict(
+            "the tunnel may be bound to a client certificate, whose end cannot be moved",
+        ));
+    }
     match view.workers.extend(worker, reference, ends).await? {
         true => Ok(ExtendResponse { id: request.id }),
         false => Err(ApiError::conflict(
@@ -169,9 +217,13 @@ async fn extend_older(view: &View, request: &ExtendRequest) -> Result<ExtendResp
     for older in view.generations.all() {
         let path = "/v1/tunnels/extend";
         let (status, response) = older.ask(Method::POST, path, body.clone().into()).await?;
-        if status == StatusCode::OK {
-            let unread = |error| ApiError::unavailable(format!("an older generation: {error}"));
-            return serde_json::from_slice(&response).map_err(unread);
+        match status {
+            StatusCode::NOT_FOUND => {}
+            StatusCode::OK => {
+                let unread = |error| ApiError::unavailable(format!("an older generation: {error}"));
+                return serde_json::from_slice(&response).map_err(unread);
+            }
+            status => return Err(failed_older(status)),
         }
     }
     Err(ApiError::not_found(format!(

@@ -368,11 +368,10 @@ fn tunnels_of_older_generations_make_room_first() {
 #[tokio::test]
 async fn a_worker_learns_of_tunnels_to_close() {
     let worker = Arc::<ReplacedTunnels>::default();
-    let waiting = tokio::spawn({
-        let worker = Arc::clone(&worker);
-        async move { worker.next().await }
-    });
-    tokio::task::yield_now().await;
-    place(&worker, 7).end();
-    assert_eq!(waiting.await.unwrap(), [(7, 7)]);
+    let ending = async {
+        tokio::task::yield_now().await;
+        place(&worker, 7).end();
+    };
+    let (told, ()) = futures_util::future::join(worker.next(), ending).await;
+    assert_eq!(told, [(7, 7)]);
 }
