@@ -16,7 +16,6 @@ pub use self::limits::{
 pub use self::replaced::{ReplacedTunnels, TunnelPlace};
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -74,8 +73,8 @@ pub struct SharedLimit {
 #[derive(Debug, Default)]
 struct KeyShard {
     keys: HashMap<KeyId, KeyUsage>,
-    /// The number that the next tunnel gets: none is used twice.
-    next: u64,
+    /// The number of the tunnel that opened last: none is used twice.
+    last: u64,
     last_search: Option<Instant>,
 }
 
@@ -85,7 +84,8 @@ pub struct KeyPermit {
     limit: Arc<SharedLimit>,
     /// The key that it counts for: the tunnel's, or that of the shared count.
     id: KeyId,
-    number: u64,
+    /// The number of its tunnel; 0 while it is a handshake.
+    number: AtomicU64,
     /// How many the key may have once this one opens; the oldest ones beyond that are closed.
     closes_beyond: Option<u32>,
 }
@@ -134,7 +134,7 @@ impl SharedLimit {
             return Ok(());
         };
         let now = nanos(self.began);
-        let (_, is_within) = self.with(key.id, config.keys, |usage, _, _| {
+        let (_, is_within) = self.with(key.id, config.keys, |usage, _| {
             usage.happens(RatedEvent::Request, now, rate)
         });
         if is_within {
@@ -144,7 +144,8 @@ impl SharedLimit {
         Err(LimitExceeded::Rate)
     }
 
-    /// Counts a handshake of this key, and the tunnel that it may become.
+    /// Counts a handshake of this key, and the tunnel that it may become: that one only if the limit has
+    /// `tunnels`.
     ///
     /// # Errors
     /// [`LimitExceeded`].
@@ -152,39 +153,46 @@ impl SharedLimit {
         self: &Arc<Self>,
         key: &LimitKey<'_>,
         config: &SharedLimitConfig,
-    ) -> Result<KeyPermit, LimitExceeded> {
+    ) -> Result<Option<KeyPermit>, LimitExceeded> {
         let now = nanos(self.began);
         let most = config.tunnels.map(u32::from);
-        let closes = config.when_full == WhenFull::CloseOldest;
+        // The tunnels of the shared count are those of strangers.
+        let closes = |id| config.when_full == WhenFull::CloseOldest && id == key.id;
         // The rate first: attempts of a key that is full count, too.
         let is_within = |usage: &mut KeyUsage, rate: Option<Rate>| {
             rate.is_none_or(|rate| usage.happens(RatedEvent::Handshake, now, rate))
         };
-        let (id, entered) = self.with(key.id, config.keys, |usage, next, id| {
+        let (id, entered) = self.with(key.id, config.keys, |usage, id| {
             if !is_within(usage, config.handshakes) {
                 return Err(LimitExceeded::Rate);
             }
-            if most.is_some_and(|most| !closes && usage.tunnels() >= most) {
+            let Some(most) = most else {
+                return Ok(());
+            };
+            // A handshake closes nothing before its tunnel opens: their number is limited, too.
+            let taken = match closes(id) {
+                true => usage.pending(),
+                false => usage.tunnels(),
+            };
+            if taken >= most {
                 return Err(LimitExceeded::Tunnels);
             }
-            let number = *next;
-            *next += 1;
-            usage.enter(number, (id == key.id).then_some(key));
-            Ok(number)
+            usage.enter((id == key.id).then_some(key));
+            Ok(())
         });
-        let number = entered.inspect_err(|exceeded| {
+        entered.inspect_err(|exceeded| {
             let counter = match exceeded {
                 LimitExceeded::Tunnels => &self.counters.full,
                 LimitExceeded::Rate => &self.counters.handshakes,
             };
             counter.fetch_add(1, Ordering::Relaxed);
         })?;
-        Ok(KeyPermit {
+        Ok(most.map(|most| KeyPermit {
             limit: Arc::clone(self),
             id,
-            number,
-            closes_beyond: most.filter(|_| closes),
-        })
+            number: AtomicU64::default(),
+            closes_beyond: closes(id).then_some(most),
+        }))
     }
 
     /// The number of keys in the table.
@@ -267,8 +275,12 @@ impl SharedLimit {
         }
     }
 
-    /// Closes this many of the oldest tunnels of a key; returns how many it had.
+    /// Closes this many of the oldest tunnels of a key; returns how many it had. The tunnels of the shared
+    /// count are those of strangers, and stay open.
     fn replace(&self, id: KeyId, count: u32) -> u32 {
+        if id == KeyId::REST {
+            return 0;
+        }
         let replaced = {
             let mut shard = locked(self.shard(id));
             let usage = shard.keys.get_mut(&id);
@@ -294,29 +306,26 @@ impl SharedLimit {
     }
 
     /// Calls `with` with the usage of this key, or with the shared one if the key is new and the table is
-    /// full; and with the number for the next tunnel. Returns whose usage it was.
+    /// full. Returns whose usage it was.
     fn with<T>(
         &self,
         id: KeyId,
         most: usize,
-        with: impl FnOnce(&mut KeyUsage, &mut u64, KeyId) -> T,
+        with: impl FnOnce(&mut KeyUsage, KeyId) -> T,
     ) -> (KeyId, T) {
         let mut shard = locked(self.shard(id));
-        let KeyShard { keys, next, .. } = &mut *shard;
-        if let Entry::Occupied(mut known) = keys.entry(id) {
-            return (id, with(known.get_mut(), next, id));
+        if let Some(known) = shard.keys.get_mut(&id) {
+            return (id, with(known, id));
         }
         if self.has_room(&mut shard, most) {
-            let KeyShard { keys, next, .. } = &mut *shard;
-            return (id, with(keys.entry(id).or_default(), next, id));
+            return (id, with(shard.keys.entry(id).or_default(), id));
         }
         // The lock of one shard is not held while waiting for another one.
         drop(shard);
         self.counters.overflowed.fetch_add(1, Ordering::Relaxed);
         let mut shard = locked(self.shard(KeyId::REST));
-        let KeyShard { keys, next, .. } = &mut *shard;
-        let usage = keys.entry(KeyId::REST).or_default();
-        (KeyId::REST, with(usage, next, KeyId::REST))
+        let usage = shard.keys.entry(KeyId::REST).or_default();
+        (KeyId::REST, with(usage, KeyId::REST))
     }
 
     /// Counts one more key, if the table has room for it.
@@ -360,15 +369,25 @@ impl KeyPermit {
         let limit = &self.limit;
         let (replaced, older) = {
             let mut shard = locked(limit.shard(self.id));
-            let Some(usage) = shard.keys.get_mut(&self.id) else {
+            let KeyShard { keys, last, .. } = &mut *shard;
+            let Some(usage) = keys.get_mut(&self.id) else {
                 return;
             };
-            usage.opened(self.number, place, self.closes_beyond)
+            if self.number().is_some() {
+                return;
+            }
+            *last += 1;
+            self.number.store(*last, Ordering::Relaxed);
+            usage.opened(*last, place, self.closes_beyond)
         };
         if older > 0 {
             *locked(&limit.older_to_replace).entry(self.id).or_default() += older;
         }
         limit.end(replaced);
+    }
+
+    fn number(&self) -> Option<u64> {
+        Some(self.number.load(Ordering::Relaxed)).filter(|number| *number > 0)
     }
 }
 
@@ -376,7 +395,7 @@ impl Drop for KeyPermit {
     fn drop(&mut self) {
         let mut shard = locked(self.limit.shard(self.id));
         if let Some(usage) = shard.keys.get_mut(&self.id) {
-            usage.leave(self.number);
+            usage.leave(self.number());
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn count(
         }
         let key = shared.hasher().key(source);
         let counted = match is_handshake {
-            true => limit.running.handshake(&key, settings).map(Some),
+            true => limit.running.handshake(&key, settings),
             false => limit.running.request(&key, settings).map(|()| None),
         };
         permits.extend(counted.map_err(|exceeded| {

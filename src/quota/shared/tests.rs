@@ -75,6 +75,16 @@ struct Held {
     permit: KeyPermit,
 }
 
+/// A handshake that is admitted.
+fn permit(
+    limit: &Arc<SharedLimit>,
+    key: &LimitKey<'_>,
+    config: &SharedLimitConfig,
+) -> Result<KeyPermit, LimitExceeded> {
+    let admitted = limit.handshake(key, config);
+    admitted.map(|permit| permit.expect("the limit has `tunnels`"))
+}
+
 fn agrees_with_the_model(when_full: WhenFull, steps: Vec<Step>) {
     const MOST: usize = 2;
     let limit = Arc::<SharedLimit>::default();
@@ -86,9 +96,13 @@ fn agrees_with_the_model(when_full: WhenFull, steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Shake(key) => {
-                let of_key = held.iter().filter(|it| it.key == key).count();
-                let admitted = limit.handshake(&hasher.key(KeySource::Part(&[key])), &config);
-                let is_full = when_full == WhenFull::Refuse && of_key >= MOST;
+                let counts = |it: &&Held| match when_full {
+                    WhenFull::Refuse => it.key == key,
+                    WhenFull::CloseOldest => it.key == key && !it.is_open,
+                };
+                let of_key = held.iter().filter(counts).count();
+                let admitted = permit(&limit, &hasher.key(KeySource::Part(&[key])), &config);
+                let is_full = of_key >= MOST;
                 assert_eq!(admitted.is_err(), is_full, "{of_key}");
                 if let Ok(permit) = admitted {
                     sessions += 1;
@@ -101,7 +115,11 @@ fn agrees_with_the_model(when_full: WhenFull, steps: Vec<Step>) {
                 }
             }
             Step::Open(at) if at < held.len() && !held[at].is_open => {
-                held[at].is_open = true;
+                // The model has them in the order in which they opened.
+                let mut opens = held.remove(at);
+                opens.is_open = true;
+                held.push(opens);
+                let at = held.len() - 1;
                 let Held { key, session, .. } = held[at];
                 held[at].permit.opened(place(&worker, session));
                 let open = |it: &Held| it.key == key && it.is_open;
@@ -157,7 +175,7 @@ fn a_limit_is_exact_over_threads() {
         let take = || {
             let mut kept = Vec::new();
             for round in 0..2000 {
-                match limit.handshake(&hasher.key(KeySource::Part(b"alice")), &config) {
+                match permit(&limit, &hasher.key(KeySource::Part(b"alice")), &config) {
                     // Some leave, so that there is room again and again.
                     Ok(permit) if round % 3 == 0 => kept.push(permit),
                     Ok(_) => {}
@@ -206,6 +224,53 @@ fn keys_beyond_the_maximum_share_one_count() {
     assert_eq!(limit.len(), 1);
     assert!(shake("four").is_ok());
     assert_eq!(limit.counters.overflowed.load(Ordering::Relaxed), 5);
+}
+
+#[test]
+fn keys_beyond_the_maximum_close_no_tunnels_of_each_other() {
+    let limits = SharedLimits::default();
+    let worker = Arc::<ReplacedTunnels>::default();
+    let config = SharedLimitConfig {
+        keys: 1,
+        ..config(2, WhenFull::CloseOldest)
+    };
+    let limit = limits.running(&config);
+    let open = |key: &str| {
+        let key = limits.hasher().key(KeySource::Part(key.as_bytes()));
+        let permit = permit(&limit, &key, &config)?;
+        permit.opened(place(&worker, 1));
+        Ok::<_, LimitExceeded>(permit)
+    };
+    let _own = open("one").unwrap();
+    let _others = [open("two").unwrap(), open("three").unwrap()];
+    assert_eq!(open("four").unwrap_err(), LimitExceeded::Tunnels);
+    let order = OlderToReplace {
+        limit: config.name.to_string(),
+        key: config.key.to_string(),
+        id: KeyId::REST.to_hex(),
+        tunnels: 2,
+    };
+    assert_eq!(limits.replace(&order), Some(0));
+    assert!(replaced(&worker).is_empty());
+    // The key that is counted by itself replaces its own ones.
+    let _more = [open("one").unwrap(), open("one").unwrap()];
+    assert_eq!(replaced(&worker), [1]);
+}
+
+#[test]
+fn without_a_maximum_of_tunnels_none_are_counted() {
+    let limit = Arc::<SharedLimit>::default();
+    let hasher = key::KeyHasher::default();
+    let config = SharedLimitConfig {
+        tunnels: None,
+        handshakes: slow(1),
+        ..config(1, WhenFull::CloseOldest)
+    };
+    let key = hasher.key(KeySource::Part(b"alice"));
+    assert!(limit.handshake(&key, &config).unwrap().is_none());
+    assert_eq!(limit.top(1), (Vec::new(), 0));
+    let exceeded = limit.handshake(&key, &config).unwrap_err();
+    assert_eq!(exceeded, LimitExceeded::Rate);
 }
 
 #[test]
@@ -339,7 +404,7 @@ fn tunnels_of_older_generations_make_room_first() {
     let key = |limits: &SharedLimits| limits.hasher().key(KeySource::Credential(b"alice"));
     let running = old.running(&config);
     let open = |limits: &SharedLimits, limit: &Arc<SharedLimit>, session| {
-        let permit = limit.handshake(&key(limits), &config).unwrap();
+        let permit = permit(limit, &key(limits), &config).unwrap();
         permit.opened(place(&worker, session));
         permit
     };

@@ -29,16 +29,19 @@ struct TunnelsOfKey {
     label: Option<Box<str>>,
     /// Tunnels that older generations have.
     older: u32,
-    /// Those of `own` that are open.
+    /// Handshakes of this process that may become tunnels.
+    pending: u32,
+    /// Those of `opened` that are open.
     open: u32,
-    /// The tunnels and handshakes of this process, the oldest first.
-    own: VecDeque<KeyTunnel>,
+    /// The tunnels of this process, the one that opened first in front. One that has ended leaves its place
+    /// empty until half of all are: then ending 100,000 tunnels in any order moves each only once.
+    opened: VecDeque<KeyTunnel>,
 }
 
 #[derive(Debug)]
 struct KeyTunnel {
     number: u64,
-    /// `None` while it is a handshake.
+    /// `None` once it has ended.
     place: Option<TunnelPlace>,
 }
 
@@ -62,7 +65,13 @@ impl KeyUsage {
 
     /// Tunnels, and handshakes that may become one, of this process.
     pub(super) fn own(&self) -> u32 {
-        self.tunnels.as_ref().map_or(0, |it| it.own.len() as u32)
+        let own = |it: &Box<TunnelsOfKey>| it.pending.saturating_add(it.open);
+        self.tunnels.as_ref().map_or(0, own)
+    }
+
+    /// Handshakes of this process that may become tunnels.
+    pub(super) fn pending(&self) -> u32 {
+        self.tunnels.as_ref().map_or(0, |it| it.pending)
     }
 
     /// Tunnels of older generations.
@@ -94,21 +103,19 @@ impl KeyUsage {
     }
 
     /// Enters a handshake that may become a tunnel: of `key`, unless it counts for several keys.
-    pub(super) fn enter(&mut self, number: u64, key: Option<&LimitKey<'_>>) {
+    pub(super) fn enter(&mut self, key: Option<&LimitKey<'_>>) {
         let tunnels = self.tunnels.get_or_insert_with(|| {
             Box::new(TunnelsOfKey {
                 label: key.and_then(LimitKey::label),
-                // Most keys have one.
-                own: VecDeque::with_capacity(1),
                 ..TunnelsOfKey::default()
             })
         });
-        let place = None;
-        tunnels.own.push_back(KeyTunnel { number, place });
+        tunnels.pending += 1;
     }
 
-    /// The tunnel with this number has opened. Returns the tunnels that are to be closed so that the key has
-    /// no more than `most`: those of this process, and how many of older generations.
+    /// A handshake has become the tunnel with this number, which is higher than those of all others. Returns
+    /// the tunnels that are to be closed so that the key has no more than `most`: those of this process, and
+    /// how many of older generations.
     pub(super) fn opened(
         &mut self,
         number: u64,
@@ -118,12 +125,13 @@ impl KeyUsage {
         let Some(tunnels) = &mut self.tunnels else {
             return Default::default();
         };
-        let found = tunnels.own.binary_search_by_key(&number, |it| it.number);
-        let own = found.ok().and_then(|at| tunnels.own.get_mut(at));
-        let Some(own) = own.filter(|own| own.place.is_none()) else {
-            return Default::default();
-        };
-        own.place = Some(place);
+        if tunnels.opened.is_empty() {
+            // Most keys have one.
+            tunnels.opened.reserve_exact(1);
+        }
+        let place = Some(place);
+        tunnels.opened.push_back(KeyTunnel { number, place });
+        tunnels.pending = tunnels.pending.saturating_sub(1);
         tunnels.open += 1;
         let Some(most) = most else {
             return Default::default();
@@ -135,24 +143,24 @@ impl KeyUsage {
         tunnels.older -= older;
         // At least the new one stays.
         let others = (excess - older).min(tunnels.open - 1);
-        (tunnels.close_oldest(others, Some(number)), older)
+        (tunnels.close_oldest(others), older)
     }
 
     /// Takes out this many of the oldest open tunnels, which no longer count.
     pub(super) fn close_oldest(&mut self, count: u32) -> Vec<TunnelPlace> {
         let tunnels = self.tunnels.as_mut();
-        let closed = tunnels.map(|tunnels| tunnels.close_oldest(count, None));
+        let closed = tunnels.map(|tunnels| tunnels.close_oldest(count));
         self.tidy();
         closed.unwrap_or_default()
     }
 
-    /// The tunnel or handshake with this number has ended.
-    pub(super) fn leave(&mut self, number: u64) {
-        if let Some(tunnels) = &mut self.tunnels
-            && let Ok(at) = tunnels.own.binary_search_by_key(&number, |it| it.number)
-            && let Some(left) = tunnels.own.remove(at)
-        {
-            tunnels.open -= u32::from(left.place.is_some());
+    /// The tunnel with this number has ended; a handshake, if it has none.
+    pub(super) fn leave(&mut self, number: Option<u64>) {
+        if let Some(tunnels) = &mut self.tunnels {
+            match number {
+                Some(number) => tunnels.ended(number),
+                None => tunnels.pending = tunnels.pending.saturating_sub(1),
+            }
         }
         self.tidy();
     }
@@ -163,7 +171,7 @@ impl KeyUsage {
     }
 
     fn tidy(&mut self) {
-        let counts = |it: &TunnelsOfKey| it.older > 0 || !it.own.is_empty();
+        let counts = |it: &TunnelsOfKey| it.older > 0 || it.pending > 0 || it.open > 0;
         if !self.tunnels.as_deref().is_some_and(counts) {
             self.tunnels = None;
         }
@@ -171,21 +179,92 @@ impl KeyUsage {
 }
 
 impl TunnelsOfKey {
-    fn close_oldest(&mut self, count: u32, except: Option<u64>) -> Vec<TunnelPlace> {
+    fn close_oldest(&mut self, count: u32) -> Vec<TunnelPlace> {
         let mut closed = Vec::new();
-        let mut at = 0;
         while (closed.len() as u32) < count
-            && let Some(tunnel) = self.own.get(at)
+            && let Some(tunnel) = self.opened.pop_front()
         {
-            // A handshake is not a tunnel yet, and the newest one is to stay.
-            if tunnel.place.is_none() || Some(tunnel.number) == except {
-                at += 1;
-                continue;
-            }
-            let taken = self.own.remove(at);
-            closed.extend(taken.and_then(|it| it.place));
+            closed.extend(tunnel.place);
         }
         self.open -= closed.len() as u32;
         closed
+    }
+
+    /// One that was closed for a newer one is not there any more.
+    fn ended(&mut self, number: u64) {
+        let found = self.opened.binary_search_by_key(&number, |it| it.number);
+        let tunnel = found.ok().and_then(|at| self.opened.get_mut(at));
+        if tunnel.and_then(|tunnel| tunnel.place.take()).is_none() {
+            return;
+        }
+        self.open -= 1;
+        if self.opened.len() > 2 * self.open as usize {
+            self.opened.retain(|it| it.place.is_some());
+            self.opened.shrink_to(2 * self.open as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn place(number: u64) -> TunnelPlace {
+        TunnelPlace {
+            replaced: Arc::default(),
+            place: 0,
+            session: number,
+        }
+    }
+
+    fn with_tunnels(count: u64) -> KeyUsage {
+        let mut usage = KeyUsage::default();
+        for number in 1..=count {
+            usage.enter(None);
+            usage.opened(number, place(number), None);
+        }
+        usage
+    }
+
+    #[test]
+    fn tunnels_that_end_in_any_order_are_seldom_moved_and_take_no_memory() {
+        const COUNT: u64 = 100_000;
+        let mut usage = with_tunnels(COUNT);
+        let mut moved = 0;
+        // 7 and the count have no common divisor: each ends once.
+        for step in 0..COUNT {
+            let before = usage.tunnels.as_ref().unwrap().opened.len();
+            usage.leave(Some(step * 7 % COUNT + 1));
+            let Some(tunnels) = &usage.tunnels else { break };
+            if tunnels.opened.len() < before {
+                moved += tunnels.opened.len() as u64;
+            }
+            assert!(tunnels.opened.len() <= 2 * tunnels.open as usize);
+            assert_eq!(u64::from(tunnels.open), COUNT - step - 1);
+        }
+        assert!(moved <= COUNT, "{moved}");
+        assert!(usage.tunnels.is_none());
+    }
+
+    #[test]
+    fn the_oldest_are_those_that_opened_first_and_have_not_ended() {
+        let mut usage = with_tunnels(5);
+        // It is still a handshake, and nothing to close.
+        usage.enter(None);
+        usage.leave(Some(2));
+        let sessions = |closed: Vec<TunnelPlace>| {
+            let sessions = closed.into_iter().map(|it| it.session);
+            sessions.collect::<Vec<_>>()
+        };
+        assert_eq!(sessions(usage.close_oldest(2)), [1, 3]);
+        // They have left already.
+        usage.leave(Some(1));
+        usage.leave(Some(2));
+        assert_eq!((usage.own(), usage.pending()), (3, 1));
+        assert_eq!(sessions(usage.close_oldest(9)), [4, 5]);
+        usage.leave(None);
+        assert!(usage.tunnels.is_none());
     }
 }
