@@ -83,45 +83,7 @@ impl Credential {
         headers: &HeaderMap,
         origin_form: &str,
     ) -> Redaction {
-        let (marker, kept) = self.public_offers(sources, headers);
-        let public = without_query(sources, origin_form);
-        // Parts of valid texts are valid.
-        let path_and_query = (public != origin_form).then(|| {
-            PathAndQuery::try_from(&*public).unwrap_or_else(|_| PathAndQuery::from_static("/"))
-        });
-        Redaction {
-            path_and_query,
-            subprotocols: kept.map(|kept| {
-                let kept = HeaderValue::from_bytes(&kept).ok();
-                kept.filter(|kept| !kept.is_empty())
-            }),
-            marker: marker.map(Into::into),
-        }
-    }
-
-    /// The mark, and the subprotocols without it and the token; `None` if neither is among them.
-    fn public_offers<'s>(
-        &self,
-        sources: &'s [TokenSource],
-        headers: &HeaderMap,
-    ) -> (Option<&'s str>, Option<Vec<u8>>) {
-        let mut marker = None;
-        let mut kept = Vec::new();
-        let mut has_any = false;
-        let mut offers = tokens(headers, SEC_WEBSOCKET_PROTOCOL);
-        while let Some(offer) = offers.next() {
-            if let Some(found) = sources.iter().find_map(|source| marked_by(source, offer)) {
-                marker = marker.or(Some(found));
-                has_any = true;
-                // The token.
-                offers.next();
-            } else if offer == self.0.as_bytes() || sources.iter().any(|it| has_prefix(it, offer)) {
-                has_any = true;
-            } else {
-                kept.push(offer);
-            }
-        }
-        (marker, has_any.then(|| kept.join(&b", "[..])))
+        redaction(Some(self), sources, headers, origin_form)
     }
 }
 
@@ -129,6 +91,63 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credential")
     }
+}
+
+/// What is removed from a request whose token is not verified: whatever is in these places.
+pub fn redaction_unread(
+    sources: &[TokenSource],
+    headers: &HeaderMap,
+    origin_form: &str,
+) -> Redaction {
+    redaction(None, sources, headers, origin_form)
+}
+
+fn redaction(
+    credential: Option<&Credential>,
+    sources: &[TokenSource],
+    headers: &HeaderMap,
+    origin_form: &str,
+) -> Redaction {
+    let (marker, kept) = public_offers(credential, sources, headers);
+    let public = without_query(sources, origin_form);
+    // Parts of valid texts are valid.
+    let path_and_query = (public != origin_form).then(|| {
+        PathAndQuery::try_from(&*public).unwrap_or_else(|_| PathAndQuery::from_static("/"))
+    });
+    Redaction {
+        path_and_query,
+        subprotocols: kept.map(|kept| {
+            let kept = HeaderValue::from_bytes(&kept).ok();
+            kept.filter(|kept| !kept.is_empty())
+        }),
+        marker: marker.map(Into::into),
+    }
+}
+
+/// The mark, and the subprotocols without it and the token; `None` if neither is among them.
+fn public_offers<'s>(
+    credential: Option<&Credential>,
+    sources: &'s [TokenSource],
+    headers: &HeaderMap,
+) -> (Option<&'s str>, Option<Vec<u8>>) {
+    let is_credential = |offer: &[u8]| credential.is_some_and(|it| it.0.as_bytes() == offer);
+    let mut marker = None;
+    let mut kept = Vec::new();
+    let mut has_any = false;
+    let mut offers = tokens(headers, SEC_WEBSOCKET_PROTOCOL);
+    while let Some(offer) = offers.next() {
+        if let Some(found) = sources.iter().find_map(|source| marked_by(source, offer)) {
+            marker = marker.or(Some(found));
+            has_any = true;
+            // The token.
+            offers.next();
+        } else if is_credential(offer) || sources.iter().any(|it| has_prefix(it, offer)) {
+            has_any = true;
+        } else {
+            kept.push(offer);
+        }
+    }
+    (marker, has_any.then(|| kept.join(&b", "[..])))
 }
 
 /// Calls `note` with everything that stands in this place.

@@ -17,6 +17,7 @@ use crate::auth::service::ServiceVerdict;
 use crate::config::model::AuthMethod;
 use crate::observe::access_log;
 use crate::observe::labels::AuthResult;
+use crate::protocol::credential;
 use crate::protocol::redaction::Redaction;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
@@ -50,7 +51,10 @@ pub(super) async fn authorize(
         return Ok(Authorization::Granted(Grant::default()));
     };
     if auth.settings.passes_preflight && is_preflight(parts) {
-        return Ok(Authorization::Granted(Grant::default()));
+        return Ok(Authorization::Granted(Grant {
+            identity: None,
+            redaction: unread(auth, parts, target),
+        }));
     }
     let grant = match identify(incoming, parts, target, auth).await? {
         Authorization::Granted(grant) => grant,
@@ -134,6 +138,16 @@ async fn identify(
                 redaction,
             }))
         }
+    }
+}
+
+/// What is removed from a request that needs no identity: scripts write a token into the query of preflights, too.
+fn unread(auth: &Authenticator, parts: &Parts, target: &Target) -> Redaction {
+    match &auth.settings.method {
+        AuthMethod::Token(token) => {
+            credential::redaction_unread(&token.from, &parts.headers, target.origin_form())
+        }
+        AuthMethod::Service(_) => Redaction::default(),
     }
 }
 

@@ -48,13 +48,27 @@ pub(crate) fn refused_fields(rejection: Rejection) -> String {
 
 /// The program with an endpoint, behind tokens that these keys verify.
 async fn start(folder: TempDir, keys: &str, route: &str) -> (Endpoint, Proxy) {
+    start_for(folder, keys, "refuse", route, "").await
+}
+
+/// The same with this treatment of preflights, and more tables.
+async fn start_for(
+    folder: TempDir,
+    keys: &str,
+    preflights: &str,
+    route: &str,
+    tables: &str,
+) -> (Endpoint, Proxy) {
     let endpoint = Endpoint::bind().await;
     let auth = format!(
-        "[auth.players]\njwt = {{ issuer = \"{ISSUER}\", audience = [\"chat\", \"game\"], {keys} }}\n"
+        "[auth.players]\npreflight = \"{preflights}\"\n\
+         jwt = {{ issuer = \"{ISSUER}\", audience = [\"chat\", \"game\"], {keys} }}\n"
     );
     let admin = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\n";
-    let config =
-        admin.to_owned() + &auth + &settings(&[endpoint.address], "", &format!("{ROUTE}\n{route}"));
+    let config = admin.to_owned()
+        + &auth
+        + &settings(&[endpoint.address], "", &format!("{ROUTE}\n{route}"))
+        + tables;
     let proxy = Proxy::start_in(folder, &verbose(&config)).await;
     (endpoint, proxy)
 }
@@ -171,6 +185,48 @@ async fn a_token_is_found_in_every_place_and_removed_where_the_endpoint_must_not
             assert_eq!(head.0.contains(&token), is_kept, "{fields}");
         }
         assert!(!proxy.log().text().contains(&token[token.len() - 20..]));
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_keeps_no_token_whether_it_passes_or_is_verified() {
+    let key = TokenKey::ec("ec");
+    let token = key.token(&claims());
+    let preflight = |target: &str| {
+        format!(
+            "OPTIONS {target} HTTP/1.1\r\nHost: a\r\nOrigin: https://a\r\n\
+             Access-Control-Request-Method: GET\r\n\r\n"
+        )
+    };
+    let redirect = "\n[[route]]\npath = \"/old\"\nauth = \"players\"\n\
+        redirect = { to = \"https://b.example${uri}\", status = 307 }";
+    for passes in [true, false] {
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("keys.json"), key_set(&[&key])).unwrap();
+        let keys = format!("jwks_file = \"keys.json\"{EVERYWHERE}");
+        let preflights = if passes { "pass" } else { "refuse" };
+        let (endpoint, proxy) = start_for(folder, &keys, preflights, "", redirect).await;
+        // What is no token at all would be refused if it was looked at.
+        let carried = if passes { "x" } else { &*token };
+        for target in [
+            format!("/chat?a=%7e&token={carried}"),
+            format!("/chat?%74oken={carried}&a=%7e"),
+        ] {
+            let (_client, _wire, head) = admitted(&endpoint, &proxy, &preflight(&target)).await;
+            assert_eq!(head.start(), "OPTIONS /chat?a=%7e HTTP/1.1");
+            assert_eq!(head.value("x-uri"), Some("/chat?a=%7e"));
+            let user = if passes { None } else { Some("me") };
+            assert_eq!(head.value("x-user"), user);
+        }
+        let mut client = proxy.connect().await;
+        let old = preflight(&format!("/old?token={carried}&a"));
+        client.send(&old).await;
+        let head = client.head().await;
+        assert_eq!(head.value("location"), Some("https://b.example/old?a"));
+        if !passes {
+            let (status, reason, _) = refused(&proxy, &preflight("/chat")).await;
+            assert_eq!((status, &*reason), (401, "credential-missing"));
+        }
     }
 }
 
