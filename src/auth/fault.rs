@@ -39,6 +39,9 @@ pub enum TokenFault {
     /// It does not hold yet.
     #[error("it does not hold yet: `nbf` is in the future")]
     NotYet,
+    /// It was issued later than now.
+    #[error("it was not issued yet: `iat` is in the future")]
+    IssuedLater,
     /// There are no keys: the issuer could not be asked so far.
     #[error("there are no keys yet: the issuer could not be asked so far")]
     NoKeys,

@@ -29,8 +29,8 @@ pub struct VerifiedToken {
 }
 
 impl TokenVerifier {
-    /// Accepts tokens by `issuer` for one of `audience`. Their `nbf` may be ahead by `leeway`, because clocks differ.
-    /// There is none for `exp`: what a token lets in ends with it, at the latest.
+    /// Accepts tokens by `issuer` for one of `audience`. Their `nbf` and `iat` may be ahead by `leeway`, because clocks
+    /// differ. There is none for `exp`: what a token lets in ends with it, at the latest.
     pub fn new(issuer: &str, audience: &[Box<str>], leeway: Duration) -> Self {
         Self {
             issuer: issuer.into(),
@@ -57,13 +57,14 @@ impl TokenVerifier {
             return Err(TokenFault::Expired);
         }
         let begins = time(&claims, "nbf")?;
-        if begins.is_some_and(|begins| {
-            let ahead = begins.duration_since(now).unwrap_or_default();
-            ahead > self.leeway
-        }) {
+        if begins.is_some_and(|begins| self.is_ahead(begins, now)) {
             return Err(TokenFault::NotYet);
         }
         let issued = time(&claims, "iat")?;
+        // It would outlive every revocation until then.
+        if issued.is_some_and(|issued| self.is_ahead(issued, now)) {
+            return Err(TokenFault::IssuedLater);
+        }
         let subject = match claims.get("sub") {
             None => None,
             Some(Value::String(subject)) => Some(subject.as_str().into()),
@@ -75,6 +76,10 @@ impl TokenVerifier {
             issued,
             claims,
         })
+    }
+
+    fn is_ahead(&self, time: SystemTime, now: SystemTime) -> bool {
+        time.duration_since(now).unwrap_or_default() > self.leeway
     }
 
     fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), TokenFault> {

@@ -333,6 +333,11 @@ fn refused_tokens(
             "does not hold yet",
         ),
         (
+            key.token(&claims_with("iat", json!(seconds_from_now(60)))),
+            invalid,
+            "not issued yet",
+        ),
+        (
             key.token(&claims_with("exp", json!(past))),
             "credential-expired",
             "has expired",

@@ -62,7 +62,12 @@ fn claims_are_required_and_checked() {
         ("nbf", Some(json!(seconds + 5)), None),
         ("nbf", Some(json!(seconds + 6)), Some(TokenFault::NotYet)),
         ("nbf", Some(json!("0")), Some(TokenFault::ClaimType("nbf"))),
-        ("iat", Some(json!(seconds + 3600)), None),
+        ("iat", Some(json!(seconds + 5)), None),
+        (
+            "iat",
+            Some(json!(seconds + 6)),
+            Some(TokenFault::IssuedLater),
+        ),
         ("iat", Some(json!(true)), Some(TokenFault::ClaimType("iat"))),
         ("sub", None, None),
         ("sub", Some(json!(7)), Some(TokenFault::ClaimType("sub"))),

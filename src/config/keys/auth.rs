@@ -207,7 +207,7 @@ secret_file = "tokens.key""#,
             "leeway",
             DURATION_OR_ZERO,
             "\"5s\"",
-            "The issuer's clock may be ahead of this machine's by this much: a token is valid this long before its `nbf`. With `0s`, not at all. It does not prolong a token.",
+            "The issuer's clock may be ahead of this machine's by this much: a token is valid this long before its `nbf` and its `iat`. With `0s`, not at all. It does not prolong a token.",
         )
         .shown(
             r#"issuer = "https://id.example.com"
