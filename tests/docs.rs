@@ -133,7 +133,10 @@ fn every_operation_is_documented_with_its_role_and_no_other_is() {
     assert_eq!(first_cells(table), names.collect::<Vec<_>>());
     let rows = table.lines().filter(|line| line.starts_with("| `"));
     for (row, operation) in rows.zip(Operation::ALL) {
-        let role = format!("| `{}` |", operation.role());
+        let role = match operation.is_internal() {
+            true => "| none |".to_owned(),
+            false => format!("| `{}` |", operation.role()),
+        };
         assert!(row.ends_with(&role), "{row}");
     }
 }

@@ -53,8 +53,8 @@ struct LastSeen {
     report: GenerationReport,
     /// Sessions in flight, by upstream and endpoint.
     in_flight: HashMap<(String, String), usize>,
-    /// The tunnels of each key of limits that routes share.
-    limits: Vec<LimitCounts>,
+    /// The tunnels of each key of limits that routes share; `None` before its first report.
+    limits: Option<Vec<LimitCounts>>,
 }
 
 /// What it reports in its status.
@@ -160,7 +160,7 @@ impl OlderGeneration {
         *locked(&self.seen) = LastSeen {
             report,
             in_flight,
-            limits,
+            limits: Some(limits),
         };
         Some(())
     }
@@ -234,9 +234,13 @@ impl Generations {
     fn count(&self, shared: &Shared) {
         self.count_leases(shared);
         let older = self.all().into_iter();
-        let reports = older.flat_map(|it| locked(&it.seen).limits.clone());
+        let reports = older.map(|it| locked(&it.seen).limits.clone());
+        // Until each has reported, what the predecessor has handed over about all of them stands.
+        let Some(reports) = reports.collect::<Option<Vec<_>>>() else {
+            return;
+        };
         let snapshot = shared.snapshot.load();
-        snapshot.shared_limits().set_older(reports.collect());
+        snapshot.shared_limits().set_older(reports.concat());
     }
 
     /// Has them close the tunnels that newer ones of this process replace: the oldest generation first.

@@ -25,7 +25,7 @@ use super::{RatedEvent, nanos};
 use crate::config::model::{Rate, SharedLimitConfig, WhenFull};
 
 /// Shards of a table, each with its lock, so that workers seldom wait for one another.
-const SHARDS: usize = 16;
+const SHARDS: usize = 256;
 
 /// How often a shard is searched for keys to remove because the table is full. Without this interval, a
 /// flood of new keys would make every request search a shard.
@@ -99,6 +99,26 @@ pub struct KeyTunnels {
     pub own: u32,
     /// Tunnels of older generations.
     pub older: u32,
+}
+
+/// A key as it was a moment ago.
+#[derive(Debug)]
+struct KeyLook {
+    id: KeyId,
+    label: Option<Arc<str>>,
+    /// Tunnels of this process.
+    own: u32,
+    /// Tunnels of older generations.
+    older: u32,
+    /// For how many nanoseconds its next handshake and its next request have to wait.
+    waits: [u64; 2],
+}
+
+impl KeyLook {
+    /// All tunnels.
+    fn tunnels(&self) -> u32 {
+        self.own.saturating_add(self.older)
+    }
 }
 
 impl KeyTunnels {
@@ -217,8 +237,8 @@ impl SharedLimit {
     pub fn top(&self, count: usize) -> (Vec<KeyTunnels>, u64) {
         let mut top: Vec<KeyTunnels> = Vec::new();
         let mut total = 0;
-        self.each(|id, usage, _| {
-            let tunnels = usage.tunnels();
+        self.each(|look| {
+            let tunnels = look.tunnels();
             total += u64::from(tunnels);
             let least = top.last().filter(|_| top.len() >= count);
             if tunnels == 0 || least.is_some_and(|least| least.tunnels() >= tunnels) {
@@ -228,9 +248,12 @@ impl SharedLimit {
             top.insert(
                 at,
                 KeyTunnels {
-                    key: usage.label().map_or_else(|| id.to_string(), Into::into),
-                    own: usage.own(),
-                    older: usage.older(),
+                    key: match &look.label {
+                        Some(label) => label.to_string(),
+                        None => look.id.to_string(),
+                    },
+                    own: look.own,
+                    older: look.older,
                 },
             );
             top.truncate(count);
@@ -238,22 +261,32 @@ impl SharedLimit {
         (top, total)
     }
 
-    /// Shows each key: its hash, its usage, and for how many nanoseconds its next handshake and its next
-    /// request have to wait.
-    fn each(&self, mut visit: impl FnMut(KeyId, &KeyUsage, [u64; 2])) {
+    /// Shows each key. No lock is held meanwhile: workers may be waiting for it.
+    fn each(&self, mut visit: impl FnMut(KeyLook)) {
         let now = nanos(self.began);
+        let look = |(id, usage): (&KeyId, &KeyUsage)| KeyLook {
+            id: *id,
+            label: usage.label(),
+            own: usage.own(),
+            older: usage.older(),
+            waits: usage.due().map(|due| due.saturating_sub(now)),
+        };
+        let mut looks = Vec::new();
         for shard in &self.shards {
-            for (id, usage) in &locked(shard).keys {
-                let waits = usage.due().map(|due| due.saturating_sub(now));
-                visit(*id, usage, waits);
-            }
+            looks.extend(locked(shard).keys.iter().map(look));
+            looks.drain(..).for_each(&mut visit);
         }
     }
 
     /// Sets what each key has in older generations; a key that is not among these has nothing.
     fn set_older(&self, counts: impl IntoIterator<Item = (KeyId, OlderUsage)>) {
-        let mut by_shard: [HashMap<KeyId, OlderUsage>; SHARDS] = Default::default();
-        for (id, usage) in counts {
+        let mut by_shard: [HashMap<KeyId, OlderUsage>; SHARDS] =
+            std::array::from_fn(|_| HashMap::new());
+        // Those that are to be closed no longer count, although the older process has not closed them yet.
+        let replaced = locked(&self.older_to_replace).clone();
+        for (id, mut usage) in counts {
+            let replaced = replaced.get(&id).copied().unwrap_or_default();
+            usage.tunnels = usage.tunnels.saturating_sub(replaced);
             if let Some(shard) = by_shard.get_mut(id.shard(SHARDS)) {
                 shard.insert(id, usage);
             }

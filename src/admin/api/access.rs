@@ -69,8 +69,20 @@ impl Requester {
         let needed = operation.role();
         match self {
             Self::Process { .. } | Self::Successor => Ok(()),
-            Self::Anybody if needed == AdminRole::Read && !operation.is_expensive() => Ok(()),
+            Self::Anybody
+                if needed == AdminRole::Read
+                    && !operation.is_expensive()
+                    && !operation.is_internal() =>
+            {
+                Ok(())
+            }
             Self::Anybody => Err(access.missing_token()),
+            Self::Token { name, role } if operation.is_internal() => {
+                let (method, path) = (operation.method(), operation.path());
+                Err(forbidden(format!(
+                    "the token `{name}` has the role `{role}`, and no role allows {method} {path}: it is for newer generations, and the unix socket"
+                )))
+            }
             Self::Token { role, .. } if role.allows(needed) => Ok(()),
             Self::Token { name, role } => {
                 let sufficient = match needed {

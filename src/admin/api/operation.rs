@@ -125,6 +125,12 @@ impl Operation {
         matches!(self, Self::PlanReload)
     }
 
+    /// Whether it is for newer generations, and no token allows it: it lists up to a million keys, or closes
+    /// tunnels that only a newer generation knows to be replaced.
+    pub fn is_internal(self) -> bool {
+        matches!(self, Self::LimitCounts | Self::ReplaceTunnels)
+    }
+
     /// How many things it has changed, by its response: tunnels for those that close them, otherwise endpoints,
     /// listeners or certificates.
     pub fn affected(self, response: &Value) -> Option<u64> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::{KeyHasher, KeyId};
 use super::usage::OlderUsage;
-use super::{SharedLimit, locked};
+use super::{KeyLook, SharedLimit, locked};
 use crate::config::model::{Secret, SharedLimitConfig};
 
 /// Keys that are handed over or reported at most: those with tunnels come first.
@@ -87,6 +87,17 @@ fn is_zero(waits: &[u64; 2]) -> bool {
     *waits == [0; 2]
 }
 
+impl KeyCount {
+    fn of(look: &KeyLook, tunnels: u32, waits: [u64; 2]) -> Self {
+        Self {
+            id: look.id.to_hex(),
+            tunnels,
+            label: look.label.as_deref().map(Into::into),
+            waits,
+        }
+    }
+}
+
 impl SharedLimits {
     /// Goes on from what a predecessor has handed over.
     pub fn new(handover: LimitsHandover) -> Self {
@@ -125,17 +136,10 @@ impl SharedLimits {
         LimitsHandover {
             secret: Some(self.hasher.secret().clone()),
             limits: self.counts(|limit, keys| {
-                limit.each(|id, usage, waits| {
-                    let tunnels = usage.tunnels();
+                limit.each(|look| {
+                    let (tunnels, waits) = (look.tunnels(), look.waits);
                     if tunnels > 0 || !is_zero(&waits) {
-                        let label = usage.label().map(Into::into);
-                        let id = id.to_hex();
-                        keys.push(KeyCount {
-                            id,
-                            tunnels,
-                            label,
-                            waits,
-                        });
+                        keys.push(KeyCount::of(&look, tunnels, waits));
                     }
                 });
                 keys.sort_by_key(|key| key.tunnels == 0);
@@ -146,15 +150,9 @@ impl SharedLimits {
     /// The tunnels of this process, for the newest generation.
     pub fn own_tunnels(&self) -> Vec<LimitCounts> {
         self.counts(|limit, keys| {
-            limit.each(|id, usage, _| {
-                let tunnels = usage.own();
-                if tunnels > 0 {
-                    keys.push(KeyCount {
-                        id: id.to_hex(),
-                        tunnels,
-                        label: usage.label().map(Into::into),
-                        waits: [0; 2],
-                    });
+            limit.each(|look| {
+                if look.own > 0 {
+                    keys.push(KeyCount::of(&look, look.own, [0; 2]));
                 }
             });
         })

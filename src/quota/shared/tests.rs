@@ -413,6 +413,11 @@ fn tunnels_of_older_generations_make_room_first() {
     let limit = new.running(&config);
     let _first = open(&new, &limit, 10);
     assert!(replaced(&worker).is_empty());
+    // A report from before the older process has closed it: it is not counted, and so not closed, twice.
+    let reported = old.own_tunnels();
+    assert!(!serde_json::to_string(&reported).unwrap().contains("alice"));
+    new.set_older(reported);
+    assert_eq!(limit.top(1).0[0].older, 1);
     let orders = new.take_older_to_replace();
     let closed: Vec<u32> = orders
         .iter()

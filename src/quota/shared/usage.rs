@@ -1,6 +1,7 @@
 //! What one key has in use.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::key::LimitKey;
 use super::replaced::TunnelPlace;
@@ -26,7 +27,8 @@ pub(super) struct OlderUsage {
 
 #[derive(Debug, Default)]
 struct TunnelsOfKey {
-    label: Option<Box<str>>,
+    /// Shared, so that looking at many keys under the lock of a shard allocates nothing for each.
+    label: Option<Arc<str>>,
     /// Tunnels that older generations have.
     older: u32,
     /// Handshakes of this process that may become tunnels.
@@ -85,8 +87,8 @@ impl KeyUsage {
     }
 
     /// How the key is shown, if it is.
-    pub(super) fn label(&self) -> Option<&str> {
-        self.tunnels.as_ref()?.label.as_deref()
+    pub(super) fn label(&self) -> Option<Arc<str>> {
+        self.tunnels.as_ref()?.label.clone()
     }
 
     /// Sets what older generations have; `now` is the time of the dues.
@@ -97,7 +99,7 @@ impl KeyUsage {
         if older.tunnels > 0 || self.tunnels.is_some() {
             let tunnels = self.tunnels.get_or_insert_default();
             tunnels.older = older.tunnels;
-            tunnels.label = tunnels.label.take().or(older.label);
+            tunnels.label = tunnels.label.take().or(older.label.map(Arc::from));
         }
         self.tidy();
     }
@@ -106,7 +108,7 @@ impl KeyUsage {
     pub(super) fn enter(&mut self, key: Option<&LimitKey<'_>>) {
         let tunnels = self.tunnels.get_or_insert_with(|| {
             Box::new(TunnelsOfKey {
-                label: key.and_then(LimitKey::label),
+                label: key.and_then(LimitKey::label).map(Arc::from),
                 ..TunnelsOfKey::default()
             })
         });
@@ -207,8 +209,6 @@ impl TunnelsOfKey {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn place(number: u64) -> TunnelPlace {
