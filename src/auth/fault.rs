@@ -9,17 +9,17 @@ pub enum TokenFault {
     /// It requires extensions that are not supported (RFC 7515 section 4.1.11).
     #[error("its header has `crit`, which is not supported")]
     Critical,
-    /// The key of this id does not go with the algorithm in its header, or no key does.
-    #[error("no key is for the algorithm in its header")]
+    /// The key of this id does not go with the algorithm in its header.
+    #[error("the key that it names is not for the algorithm in its header")]
     Algorithm,
-    /// No key has the id in its header.
-    #[error("no key has the id in its header")]
+    /// No key has the id in its header, and no key without an id verifies it.
+    #[error("no key has the id in its header, and none without an id verifies it")]
     UnknownKey,
     /// The signature is not that of the key that it names.
     #[error("its signature is wrong")]
     Signature,
-    /// It names no key, and the signature is not that of any key.
-    #[error("its signature is not that of any key")]
+    /// It names no key, and no key verifies it.
+    #[error("it names no key, and no key verifies it")]
     NoKeyVerifies,
     /// A claim that is required is missing.
     #[error("it has no `{0}`")]

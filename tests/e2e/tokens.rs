@@ -289,7 +289,7 @@ fn refused_tokens(
     vec![
         (none.clone(), invalid, "not a valid signed token"),
         (format!("{unsigned}."), invalid, "not a valid signed token"),
-        (swapped, invalid, "no key is for the algorithm"),
+        (swapped, invalid, "is not for the algorithm"),
         (format!("{message}."), invalid, "signature is wrong"),
         (
             format!("{other_message}.{signature}"),

@@ -107,7 +107,7 @@ fn a_token_does_not_choose_its_algorithm() {
     // A secret verifies nothing but HMAC.
     assert_eq!(
         fault(&secret(), &rsa.token(&claims())),
-        Some(TokenFault::Algorithm)
+        Some(TokenFault::UnknownKey)
     );
 }
 
@@ -149,6 +149,23 @@ fn a_token_names_its_key_or_is_tried_with_a_few() {
     };
     let keys = KeySet::published(&[p256.public(), without_id.clone()]);
     assert!(keys.verify(&ed.token(&claims())).is_ok());
+    // A new key may be of another kind than all that are known.
+    for (known, id, expected) in [
+        (p256.public(), None, TokenFault::NoKeyVerifies),
+        (without_id.clone(), Some("new"), TokenFault::UnknownKey),
+    ] {
+        let signer = if id.is_none() { &ed } else { &p256 };
+        let token = signer.token_with(&json!({ "kid": id }), &claims());
+        let found = fault(&KeySet::published(&[known]), &token);
+        assert_eq!(found, Some(expected));
+        assert!(expected.may_be_for_newer_keys());
+    }
+    let stranger = TestKey::ed().token(&claims());
+    let keys_without_id = KeySet::published(&[without_id.clone()]);
+    assert_eq!(
+        fault(&keys_without_id, &stranger),
+        Some(TokenFault::UnknownKey)
+    );
     // The last of them is not reached any more.
     let decoy = PublishedKey {
         id: None,
