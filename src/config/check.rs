@@ -77,6 +77,7 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
         }
     }
     auth::check_unused(config, places, diagnostics);
+    auth::check_hashes(config, places, diagnostics);
 }
 
 fn check_binds(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {

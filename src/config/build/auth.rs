@@ -111,6 +111,11 @@ impl Builder<'_> {
             }
             return None;
         }
+        if let (Some(at), None) = (section.written("ca"), written[0]) {
+            let message = "`ca` has no effect without `jwks_url`: no server is asked for keys";
+            let warning = Diagnostic::warning(Code::NoEffect, at.span.clone(), message);
+            self.diagnostics.push(warning);
+        }
         match written {
             [Some(url), _, _] => self.published_keys(url, section),
             [_, Some(_), _] => {

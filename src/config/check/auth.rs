@@ -8,7 +8,8 @@ use super::known_names::KnownNames;
 use crate::config::build::{AuthPlaces, Places};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    AuthMethod, AuthService, Config, LeadsTo, Piece, RequestKey, RouteConfig, same_variable,
+    AuthMethod, AuthService, Balance, Config, LeadsTo, Piece, RequestKey, RouteConfig,
+    same_variable,
 };
 
 /// Names must refer to something, and what depends on an identity needs one.
@@ -91,6 +92,26 @@ pub(super) fn check_unused(config: &Config, places: &Places, diagnostics: &mut V
             let message = format!("no route uses auth `{}`", auth.name);
             let warning = Diagnostic::warning(Code::Unused, place.name.clone(), message);
             diagnostics.push(warning);
+        }
+    }
+}
+
+/// Warns about upstreams that hash a claim which no request to them can have. The configuration has no error.
+pub(super) fn check_hashes(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
+    for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
+        let (Balance::Hash(hash), Some(span)) = (&upstream.picking.balance, &place.hash) else {
+            continue;
+        };
+        let leads_here = |route: &&RouteConfig| {
+            let mut upstreams = route.leads_to.upstreams();
+            upstreams.any(|name| *name == upstream.name)
+        };
+        let mut routes = config.routes.iter().filter(leads_here).peekable();
+        let is_claim = matches!(hash.key, RequestKey::Claim(_));
+        if is_claim && routes.peek().is_some() && routes.all(|it| it.access.auth.is_none()) {
+            let message = "no route to this upstream has `auth`: without an identity, requests have no claim to hash";
+            let warning = Diagnostic::warning(Code::NoEffect, span.clone(), message);
+            diagnostics.push(warning.hint("add `auth = \"…\"` to the routes"));
         }
     }
 }
