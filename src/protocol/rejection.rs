@@ -204,7 +204,7 @@ impl Rejection {
         match self {
             // RFC 6750 section 3.
             Self::CredentialMissing => return vec![(WWW_AUTHENTICATE, fixed("Bearer"))],
-            Self::CredentialInvalid | Self::CredentialExpired => {
+            Self::CredentialInvalid | Self::CredentialExpired | Self::CredentialRevoked => {
                 let challenge = fixed("Bearer error=\"invalid_token\"");
                 return vec![(WWW_AUTHENTICATE, challenge)];
             }
@@ -269,7 +269,11 @@ mod tests {
             [SEC_WEBSOCKET_VERSION, UPGRADE, CONNECTION]
         );
         assert_eq!(names(Rejection::MethodNotAllowed), [ALLOW]);
-        assert_eq!(names(Rejection::CredentialExpired), [WWW_AUTHENTICATE]);
+        // RFC 9110 section 15.5.2.
+        let mut unauthorized = Rejection::ALL.iter().copied();
+        assert!(unauthorized.all(|it| {
+            it.status() != StatusCode::UNAUTHORIZED || names(it) == [WWW_AUTHENTICATE]
+        }));
         assert!(names(Rejection::KeyInvalid).is_empty());
     }
 }
