@@ -10,6 +10,7 @@ use crate::harness::endpoint::Endpoint;
 use crate::harness::issuer::{
     ISSUER, KeyServer, TokenKey, claims, claims_with, key_set, seconds_from_now,
 };
+use crate::harness::operator::{ADMIN_AND_METRICS, Operator, write_token};
 use crate::harness::proxy::{Proxy, Signal, settings, verbose};
 use crate::harness::scrape::Scrape;
 use crate::harness::until;
@@ -64,8 +65,8 @@ async fn start_for(
         "[auth.players]\npreflight = \"{preflights}\"\n\
          jwt = {{ issuer = \"{ISSUER}\", audience = [\"chat\", \"game\"], {keys} }}\n"
     );
-    let admin = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\n";
-    let config = admin.to_owned()
+    write_token(folder.path());
+    let config = ADMIN_AND_METRICS.to_owned()
         + &auth
         + &settings(&[endpoint.address], "", &format!("{ROUTE}\n{route}"))
         + tables;
@@ -228,6 +229,31 @@ async fn a_preflight_keeps_no_token_whether_it_passes_or_is_verified() {
             assert_eq!((status, &*reason), (401, "credential-missing"));
         }
     }
+}
+
+#[tokio::test]
+async fn explain_shows_requests_without_their_token() {
+    let folder = TempDir::new().unwrap();
+    let keys = key_set(&[&TokenKey::ec("ec")]);
+    std::fs::write(folder.path().join("keys.json"), keys).unwrap();
+    let keys = format!("jwks_file = \"keys.json\"{EVERYWHERE}");
+    let tables = "\n[[route]]\npath = \"/old\"\nauth = \"players\"\n\
+        redirect = { to = \"https://b.example${uri}\", status = 307 }";
+    let require = "require = { role = [\"player\"] }";
+    let (_endpoint, proxy) = start_for(folder, &keys, "refuse", require, tables).await;
+    let operator = Operator::of(&proxy).await;
+    let explain = async |url: &str| {
+        let request = json!({ "url": url, "listener": "main" });
+        operator.explain(request).await
+    };
+    let explained = explain("ws://a/chat?a=%7e&%74oken=secret").await;
+    assert_eq!(explained["endpoint_path"], "/chat?a=%7e");
+    let depends = explained["depends_on"].to_string();
+    assert!(depends.contains("(auth `players`)"), "{depends}");
+    assert!(depends.contains("`require` names `role`"), "{depends}");
+    let explained = explain("http://a/old?token=secret&a").await;
+    assert_eq!(explained["response"]["text"], "https://b.example/old?a");
+    assert!(!explained.to_string().contains("secret"), "{explained}");
 }
 
 #[tokio::test]

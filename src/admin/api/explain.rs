@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::admission::{note_shared_limits, on_identity};
+use self::admission::{note_shared_limits, on_identity, without_token};
 pub use self::explained_split::{BranchState, ExplainedBranch, ExplainedSplit};
 pub use self::own_response::OwnResponse;
 use self::receiver::receiving;
@@ -259,6 +259,9 @@ impl Visit<'_> {
         if let Some(auth) = &route.auth {
             explained.depends_on.extend(on_identity(&route, auth));
         }
+        let (parts, target) = without_token(&route, parts, target)?;
+        let parts = &parts;
+        let public = Visit { parts, ..*self };
         note_shared_limits(&route, explained);
         match &route.settings.leads_to {
             LeadsTo::Upstream(_) | LeadsTo::Split(_) => {}
@@ -292,7 +295,7 @@ impl Visit<'_> {
         let rewrite = &route.settings.rewrite;
         let restored = rewrite.strip.as_deref().filter(|_| rewrite.restore);
         explained.restored_prefix = restored.map(Into::into);
-        self.endpoint(&route, &target, explained)
+        public.endpoint(&route, &target, explained)
     }
 
     /// Notes that the listener limits the rate of such requests, if it does.

@@ -1,12 +1,15 @@
 //! Whether the route admits the client: by its address, its certificate and its origin.
 
 use http::header::ORIGIN;
+use http::request::Parts;
 
 use super::{ExplainResponse, Visit};
 use crate::auth::Authenticator;
 use crate::config::model::{Access, AuthMethod, CertificateRule, Nets};
 use crate::protocol::access::{self, AccessSubject};
+use crate::protocol::credential::{Credential, redaction_unread};
 use crate::protocol::rejection::Rejection;
+use crate::protocol::target::Target;
 use crate::snapshot::{Route, RunningLimit};
 
 impl Visit<'_> {
@@ -81,6 +84,27 @@ pub(super) fn on_identity(route: &Route, auth: &Authenticator) -> Vec<String> {
         ));
     }
     depends
+}
+
+/// The request as endpoints, keys and redirects see it: without its token.
+pub(super) fn without_token(
+    route: &Route,
+    parts: &Parts,
+    target: Target,
+) -> Result<(Parts, Target), Rejection> {
+    let mut public = parts.clone();
+    let method = route.auth.as_ref().map(|auth| &auth.settings.method);
+    let Some(AuthMethod::Token(token)) = method else {
+        return Ok((public, target));
+    };
+    let headers = &parts.headers;
+    let redaction = match Credential::find(&token.from, headers, target.query()) {
+        Ok(Some(credential)) => credential.redaction(&token.from, headers, target.origin_form()),
+        _ => redaction_unread(&token.from, headers, target.origin_form()),
+    };
+    redaction.apply(&mut public);
+    let target = Target::of(&public)?;
+    Ok((public, target))
 }
 
 fn in_words(nets: &Nets) -> Vec<String> {
