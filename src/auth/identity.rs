@@ -16,7 +16,8 @@ pub struct EstablishedIdentity {
     pub claims: Claims,
     /// When the credential was issued.
     pub issued: Option<SystemTime>,
-    /// When the credential expires: nothing that it admits goes on after that.
+    /// When the credential expires: it admits nothing after that, and the tunnel that it has opened ends. A plain
+    /// response goes on.
     pub expires: Option<SystemTime>,
     /// Fields that replace those of the request under these names, in any spelling; without a value, they are
     /// removed.
