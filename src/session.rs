@@ -19,6 +19,8 @@ mod outcome;
 mod passive_health;
 mod plain_exchange;
 mod plain_http;
+mod recheck;
+mod recheck_list;
 mod relay;
 mod routed;
 mod shared_limits;

@@ -99,6 +99,7 @@ async fn run(
             }
             _ = tick.tick() => {
                 worker.pool.sweep(Instant::now());
+                worker.recheck();
                 let running = worker.tasks.running() as u64;
                 worker.recorder.counters.tasks.set(running);
                 let unwritten = worker.tunnels.unwritten_bytes() as u64;

@@ -1,9 +1,11 @@
 //! What binds a tunnel to the credential that it was opened with.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::incoming::IncomingRequest;
+use super::recheck_list::Recheck;
 use crate::auth::revocations::{SubjectTag, UnixSeconds, unix_seconds};
 use crate::snapshot::Route;
 use crate::tunnel::SWEEP_INTERVAL;
@@ -33,6 +35,17 @@ pub(super) fn of(incoming: &IncomingRequest<'_>, route: &Route) -> TunnelBinding
         ends: ends.min(),
         subject: incoming.subject_tag().map(SubjectTag::get),
     }
+}
+
+/// What a service is to be asked again about the tunnel of this request.
+pub(super) fn recheck(incoming: &IncomingRequest<'_>, route: &Route) -> Option<Recheck> {
+    let auth = route.auth.as_ref()?;
+    Some(Recheck {
+        auth: Arc::clone(&auth.settings.name),
+        subject: incoming.subject_tag().map(SubjectTag::get),
+        question: incoming.identity()?.question.clone()?,
+        interval: auth.settings.recheck?,
+    })
 }
 
 /// A time within `spread` before `expires`, by a number from 0 to 1. For a credential that expires earlier than

@@ -83,6 +83,7 @@ pub(super) async fn open(
         lease,
         permits: std::mem::take(permits),
         binding: binding::of(routed.incoming, routed.route),
+        recheck: binding::recheck(routed.incoming, routed.route),
         request_id: routed.facts.request_id.map(Into::into),
         trace: routed.facts.trace,
         endpoint: response.connection,

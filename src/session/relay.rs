@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::connection::{Connection, ConnectionGuards};
 use super::passive_health;
+use super::recheck_list::Recheck;
 use super::tunnel_record::TunnelRecord;
 use super::worker::Worker;
 use crate::auth::revocations::unix_seconds;
@@ -38,6 +39,7 @@ pub struct Opening {
     pub(super) trace: Option<TraceId>,
     pub(super) permits: TunnelPermits,
     pub(super) binding: TunnelBinding,
+    pub(super) recheck: Option<Recheck>,
     pub(super) facts: TunnelFacts,
 }
 
@@ -86,6 +88,10 @@ pub fn relay(
         });
     }
     slot.bind(opening.binding);
+    if let Some(recheck) = opening.recheck {
+        let session = record.facts.session;
+        worker.rechecks.add(recheck, slot.place(), session);
+    }
     if was_revoked(worker, &opening.binding, opening.handshake) {
         slot.entry().end(Ended::Revoked);
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::recheck_list::Rechecks;
 use super::service_desk::ServiceDesk;
 use super::tunnel_record::TunnelRecord;
 use crate::auth::Authenticator;
@@ -98,6 +99,7 @@ pub struct Worker {
     /// By the name of the authentication.
     desks: RefCell<HashMap<Arc<str>, Rc<ServiceDesk>>>,
     pub(super) scratch: Scratch,
+    pub(super) rechecks: Rechecks,
     ids: RandomState,
     sessions: Cell<u64>,
 }
@@ -116,6 +118,7 @@ impl Worker {
             handshakes: RefCell::default(),
             desks: RefCell::default(),
             scratch: Scratch::new(),
+            rechecks: Rechecks::default(),
             ids: RandomState::new(),
             sessions: Cell::new(0),
         }

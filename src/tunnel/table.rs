@@ -150,6 +150,12 @@ impl<O> TunnelTable<O> {
         entry.end(message.ended)
     }
 
+    /// Whether the tunnel in this slot is open, and its owner satisfies `is_same`.
+    pub fn is_open(&self, slot: usize, is_same: impl FnOnce(&O) -> bool) -> bool {
+        let entries = self.entries.borrow();
+        entries.get(slot).is_some_and(|it| is_same(&it.owner))
+    }
+
     /// What the tunnel in this slot is bound to.
     pub fn binding(&self, slot: usize) -> TunnelBinding {
         self.bindings.get(slot)

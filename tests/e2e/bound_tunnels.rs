@@ -7,10 +7,11 @@ use tempfile::TempDir;
 use crate::harness::certificates::write;
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::{close_payload, frame};
+use crate::harness::guarded::{self, NO_CONTENT};
 use crate::harness::issuer::{TokenKey, claims_with, seconds_from_now};
 use crate::harness::operator::{Operator, write_token};
 use crate::harness::proxy::{Proxy, settings};
-use crate::harness::wire::{Wire, handshake_with};
+use crate::harness::wire::{SWITCH, Wire, handshake_with};
 use crate::tokens::SECRET;
 
 /// A proxy whose route asks for tokens signed with the secret.
@@ -31,7 +32,7 @@ impl Guarded {
             "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade = {{ settle = \"200ms\", drain = \"off\" }}\n\
              [admin]\nbind = \"127.0.0.1:0\"\nmetrics_bind = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n\
              [auth.players]\n{auth}\n\
-             jwt = {{ issuer = \"https://id.example.com\", audience = [\"chat\"], secret_file = \"tokens.key\" }}\n"
+             jwt = {{ issuer = \"https://id.example.com\", audience = [\"chat\"], secret_file = \"tokens.key\", leeway = \"0s\" }}\n"
         );
         let config = head + &settings(&[endpoint.address], "", "auth = \"players\"");
         Self {
@@ -161,7 +162,7 @@ async fn a_revoked_subject_is_out_until_it_signs_in_again() {
         assert_eq!(head.status(), 401);
         assert_eq!(head.value("tidegate-reason"), Some("credential-revoked"));
     }
-    guarded.tunnel(&guarded.token("alice", 2, 300)).await;
+    guarded.tunnel(&guarded.token("alice", 0, 300)).await;
     other.send(frame(0x82, Some([1, 2, 3, 4]), b"hello")).await;
     assert_eq!(others.exactly(11).await.len(), 11, "others go on");
 }
@@ -193,4 +194,53 @@ async fn revocations_outlive_an_upgrade_and_reach_the_tunnels_of_the_old_process
     assert_eq!((status, revoked), (200, json!({ "closed": 2 })));
     ends_with(&mut old, "revoked").await;
     ends_with(&mut new, "revoked").await;
+}
+
+#[tokio::test]
+async fn a_service_is_asked_again_and_only_its_refusal_ends_the_tunnels_of_a_subject() {
+    let settings = "response_headers = [\"remote-user\"], subject_header = \"remote-user\"";
+    let guarded = guarded::Guarded::start(settings, "recheck = \"1s\"", "").await;
+    let mut tunnels = Vec::new();
+    for user in ["eve", "eve", "ann"] {
+        let answer = format!("HTTP/1.1 200 OK\r\nRemote-User: {user}\r\nContent-Length: 0\r\n\r\n");
+        let request = guarded::handshake(&format!("Cookie: user={user}\r\n"));
+        let (mut client, mut service, _) = guarded.ask(&request).await;
+        service.send(answer).await;
+        drop(service);
+        // Questions about those who came before may be under way.
+        let mut app = loop {
+            tokio::select! {
+                (app, _) = guarded.app.request() => break app,
+                (mut service, _) = guarded.service.request() => service.send(NO_CONTENT).await,
+            }
+        };
+        app.send(SWITCH).await;
+        assert_eq!(client.head().await.status(), 101);
+        tunnels.push((client, app));
+    }
+    let mut failed = 0;
+    let refused = loop {
+        let (mut service, asked) = guarded.service.request().await;
+        assert_eq!(asked.value("x-forwarded-method"), Some("GET"));
+        if asked.value("cookie") != Some("user=eve") {
+            service.send(NO_CONTENT).await;
+        } else if failed < 2 {
+            failed += 1;
+            service
+                .send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+                .await;
+        } else {
+            let refusal = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+            service.send(refusal).await;
+            break service;
+        }
+    };
+    let mut tunnels = tunnels.into_iter();
+    let mut next = || tunnels.next().unwrap();
+    let ((mut one, _one), (mut two, _two), (mut other, mut app)) = (next(), next(), next());
+    ends_with(&mut one, "revoked").await;
+    ends_with(&mut two, "revoked").await;
+    drop(refused);
+    other.send(frame(0x82, Some([1, 2, 3, 4]), b"hello")).await;
+    assert_eq!(app.exactly(11).await.len(), 11, "others go on");
 }

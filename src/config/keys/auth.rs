@@ -33,8 +33,7 @@ pub(super) const AUTH: KeyTable = KeyTable {
         .shown(
             r#"service = { upstream = "authelia", path = "/api/authz/forward-auth" }
 recheck = "60s""#,
-        )
-        .later(),
+        ),
     ],
 };
 
