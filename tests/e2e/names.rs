@@ -293,10 +293,9 @@ async fn with_a_name_server_of_its_own() {
     let server = NameServer::at(([127, 0, 0, 1], 53).into(), 1).await;
     server.addresses("chat.test", &["127.0.0.1"]);
     let ejecting = "ejection = { failures = 1, max_share = 1.0 }";
-    let seen = METRICS.to_owned() + "bind = \"127.0.0.1:0\"\nread = \"open\"\n";
+    let seen = METRICS.to_owned() + "bind = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n";
     let config = seen + &by_name(echo.address.port(), ejecting);
-    let mut proxy = Proxy::start(&config).await;
-    let operator = Operator::of(&proxy).await;
+    let (mut proxy, operator) = Operator::start_whole(&config).await;
     assert_eq!(status_of(&proxy).await.0, 101);
 
     server.fall_silent();
