@@ -1,4 +1,4 @@
-//! The clients of open tunnels about whom a service is to be asked again, and when each is due.
+//! The clients of open tunnels that a service is to be asked about again, and when each is due.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -34,7 +34,7 @@ pub(super) type Asked = (Arc<str>, u64);
 #[derive(Debug, Default)]
 pub(super) struct Rechecks {
     clients: RefCell<HashMap<Asked, RecheckedClient>>,
-    /// When each is due. A number tells apart those that are due at the same time.
+    /// When each is due. A number distinguishes those that are due at the same time.
     due: RefCell<BTreeMap<(Instant, u64), Asked>>,
 }
 

@@ -304,7 +304,6 @@ fn refused_tokens(
     signature: &str,
 ) -> Vec<(String, &'static str, &'static str)> {
     let stranger = TokenKey::rsa("one");
-    let past = seconds_from_now(-1);
     let none = key.token_with(&json!({ "alg": "none" }), &claims());
     let (unsigned, _) = none.rsplit_once('.').unwrap();
     let swapped = TokenKey::secret(key.jwk["n"].as_str().unwrap().as_bytes());
@@ -312,7 +311,7 @@ fn refused_tokens(
     let other_claims = key.token(&claims_with("sub", json!("admin")));
     let (other_message, _) = other_claims.rsplit_once('.').unwrap();
     let invalid = "credential-invalid";
-    vec![
+    let mut refused = vec![
         (none.clone(), invalid, "not a valid signed token"),
         (format!("{unsigned}."), invalid, "not a valid signed token"),
         (swapped, invalid, "is not for the algorithm"),
@@ -333,6 +332,18 @@ fn refused_tokens(
             invalid,
             "no key has the id",
         ),
+        ("x".to_owned(), invalid, "not a valid signed token"),
+        ("x".repeat(9000), invalid, "longer than"),
+    ];
+    refused.extend(refused_claims(key));
+    refused
+}
+
+/// The same for tokens whose claims are not accepted.
+fn refused_claims(key: &TokenKey) -> Vec<(String, &'static str, &'static str)> {
+    let past = seconds_from_now(-1);
+    let invalid = "credential-invalid";
+    vec![
         (
             key.token(&claims_with("iss", json!("https://evil.invalid"))),
             invalid,
@@ -374,8 +385,6 @@ fn refused_tokens(
             "credential-expired",
             "has expired",
         ),
-        ("x".to_owned(), invalid, "not a valid signed token"),
-        ("x".repeat(9000), invalid, "longer than"),
     ]
 }
 

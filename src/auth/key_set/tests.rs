@@ -161,7 +161,7 @@ fn a_token_names_its_key_or_is_tried_with_a_few() {
         assert!(expected.may_be_for_newer_keys());
     }
     let stranger = TestKey::ed().token(&claims());
-    let keys_without_id = KeySet::published(&[without_id.clone()]);
+    let keys_without_id = KeySet::published(std::slice::from_ref(&without_id));
     assert_eq!(
         fault(&keys_without_id, &stranger),
         Some(TokenFault::UnknownKey)

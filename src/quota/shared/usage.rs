@@ -67,8 +67,8 @@ impl KeyUsage {
 
     /// Tunnels, and handshakes that may become one, of this process.
     pub(super) fn own(&self) -> u32 {
-        let own = |it: &Box<TunnelsOfKey>| it.pending.saturating_add(it.open);
-        self.tunnels.as_ref().map_or(0, own)
+        let own = |it: &TunnelsOfKey| it.pending.saturating_add(it.open);
+        self.tunnels.as_deref().map_or(0, own)
     }
 
     /// Handshakes of this process that may become tunnels.
