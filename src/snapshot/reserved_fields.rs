@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use http::HeaderName;
 
-use crate::config::model::{AuthMethod, Config, RouteConfig};
+use crate::config::model::{AuthMethod, Config, Piece, RouteConfig};
 
 /// The fields that only tidegate may set, by what they depend on.
 pub(super) struct ReservedFields<'a> {
@@ -16,9 +16,9 @@ impl<'a> ReservedFields<'a> {
     /// Those of a configuration.
     ///
     /// The request id and the fields of client certificates of all listeners are reserved on all routes, because
-    /// a listener that asks for no certificate may lead to the same endpoints. What a service adds to requests
-    /// is reserved on all routes that share an upstream with a route that asks it, for the same reason; not on
-    /// others, because `Authorization` may be among these fields.
+    /// a listener that asks for no certificate may lead to the same endpoints. What a service adds to requests,
+    /// and what a route sets to claims, is reserved on all routes that share an upstream with such a route, for the
+    /// same reason; not on others, because `Authorization` may be among these fields.
     pub(super) fn of(config: &'a Config) -> Self {
         let certificates = config.listeners.iter().filter_map(|listener| {
             let client_auth = listener.tls.as_ref()?.client_auth.as_ref()?;
@@ -27,8 +27,9 @@ impl<'a> ReservedFields<'a> {
         let mut by_upstream: HashMap<&str, Vec<&HeaderName>> = HashMap::new();
         for route in &config.routes {
             for upstream in route.leads_to.upstreams() {
-                let fields = service_fields(config, route);
-                if !fields.is_empty() {
+                let fields = service_fields(config, route).iter();
+                let mut fields = fields.chain(claim_fields(route)).peekable();
+                if fields.peek().is_some() {
                     add(by_upstream.entry(upstream).or_default(), fields);
                 }
             }
@@ -68,6 +69,16 @@ fn service_fields<'a>(config: &'a Config, route: &RouteConfig) -> &'a [HeaderNam
     }
 }
 
+/// The fields that tell the endpoints of `route` claims of the client.
+fn claim_fields(route: &RouteConfig) -> impl Iterator<Item = &HeaderName> {
+    let set = route.request_headers.set.iter();
+    set.filter(|(_, template)| {
+        let mut pieces = template.pieces().iter();
+        pieces.any(|piece| matches!(piece, Piece::Claim(_)))
+    })
+    .map(|(name, _)| name)
+}
+
 fn add<'a>(to: &mut Vec<&'a HeaderName>, names: impl IntoIterator<Item = &'a HeaderName>) {
     for name in names {
         if !to.contains(&name) {
@@ -96,6 +107,7 @@ mod tests {
             path = "/guarded"
             upstream = "a"
             auth = "one"
+            request_headers.set = { x-role = "a ${claim_remote-user}", x-plain = "a" }
             [[route]]
             path = "/split"
             split = [{ upstream = "a", weight = 1 }, { upstream = "b", weight = 1 }]
@@ -128,7 +140,7 @@ mod tests {
             names.sort();
             names.join(" ")
         };
-        let of_a = "authorization remote-user x-id x-user";
+        let of_a = "authorization remote-user x-id x-role x-user";
         for (path, expected) in [
             ("/guarded", of_a),
             ("/split", of_a),
