@@ -93,6 +93,26 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "revoke",
+        &[
+            (
+                "tidegate revoke alice",
+                "Log a user out: end her tunnels, and refuse the credentials that she has.",
+            ),
+            (
+                "tidegate revoke alice --auth players --for 7d",
+                "The same where tokens are valid for a week, and only as `[auth.players]` knows her.",
+            ),
+        ],
+    ),
+    (
+        "extend",
+        &[(
+            "tidegate extend 90f8c1b2a3d4e5f6 10m",
+            "Let a tunnel go on for ten minutes, whatever its credential says.",
+        )],
+    ),
+    (
         "drain",
         &[
             (
