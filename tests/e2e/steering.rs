@@ -9,8 +9,8 @@ use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::{close, close_payload, frame};
 use crate::harness::operator::{ADMIN, Operator, TOKEN, write_token};
 use crate::harness::proxy::{Proxy, settings, simple};
-use crate::harness::until;
 use crate::harness::wire::Wire;
+use crate::harness::{until, within};
 
 #[tokio::test]
 async fn a_tunnel_is_closed_with_the_given_code_and_reason() {
@@ -139,12 +139,15 @@ async fn a_pace_is_kept_and_can_be_stopped() {
     let (_, begun) = operator.post("/v1/tunnels/close", &asked).await;
     let job = begun["job"]["job"].clone();
     assert_eq!(close_payload(&first.exactly(9).await), close(1012, "drain"));
-    let status = operator.get("/v1/status").await;
-    let progress = &status["jobs"][0];
-    assert_eq!(
-        (&progress["done"], &progress["tunnels"]),
-        (&json!(1), &json!(6))
-    );
+    // The client may know before the job does.
+    within("the progress of the job", async {
+        let mut progress = Value::Null;
+        while progress["done"] != 1 {
+            progress = operator.get("/v1/status").await["jobs"][0].take();
+            assert_eq!(progress["tunnels"], 6);
+        }
+    })
+    .await;
     let (status, stopped) = operator
         .post("/v1/tunnels/close/stop", &json!({ "job": job }))
         .await;
