@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use tokio::sync::mpsc;
 
 use super::command::ControlCommand;
+use super::error::ApiError;
 use super::generations::Generations;
 use crate::acme::counters::OrderCounters;
 use crate::config::model::AdminAccess;
@@ -63,6 +64,19 @@ pub struct View {
 }
 
 impl View {
+    /// Refuses a change that the process which is taking over would miss.
+    ///
+    /// # Errors
+    /// [`ApiError`], while endpoint state is handed over.
+    pub(super) fn check_stays(&self) -> Result<(), ApiError> {
+        match self.handing_over.load(Ordering::Relaxed) {
+            true => Err(ApiError::unavailable(
+                "a new process is taking over and would miss this change; try again in a moment",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Which process this is.
     pub fn identity(&self) -> Identity {
         Identity {

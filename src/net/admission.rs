@@ -136,11 +136,11 @@ impl WorkerLoad {
 pub struct ConnectionPermit {
     load: Arc<WorkerLoad>,
     /// Boxed, because most connections hold nothing else.
-    held: Option<Box<Held>>,
+    held: Option<Box<HeldPermits>>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldPermits {
     _listener: ListenerPermit,
     _quotas: Box<[QuotaPermit]>,
     /// Boxed, because few tunnels have any.
@@ -226,7 +226,11 @@ mod tests {
     #[test]
     fn what_a_connection_holds_is_small() {
         // With the length that the allocator keeps, this is one of its size classes.
-        assert!(size_of::<Held>() <= 56, "{} bytes", size_of::<Held>());
+        assert!(
+            size_of::<HeldPermits>() <= 56,
+            "{} bytes",
+            size_of::<HeldPermits>()
+        );
     }
 
     fn two_workers(limit: usize) -> (Arc<Admission>, [Arc<WorkerLoad>; 2]) {

@@ -6,7 +6,7 @@
 //! counting that it does anyway. A worker with many tunnels sweeps them in slices, so that no
 //! message waits for all of them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use super::entry::{Flags, TunnelEntry};
 use super::liveness::{LivenessAction, Micros, SideState};
 use super::side::Side;
 use super::table::TunnelTable;
+use crate::auth::revocations::{UnixSeconds, unix_seconds};
 
 impl<O> TunnelTable<O> {
     /// Sweeps the next tunnels. Returns when to call this again.
@@ -47,18 +48,16 @@ impl<O> TunnelTable<O> {
 
     /// Ends the tunnel if its credential expires. This comes before the other limits: from then on it must not
     /// carry anything, whatever else has passed.
-    fn check_binding(&self, slot: usize, entry: &TunnelEntry, unix: u64) {
+    fn check_binding(&self, slot: usize, entry: &TunnelEntry, unix: UnixSeconds) {
         let ends = self.bindings.get(slot).ends;
-        if ends.is_some_and(|ends| u64::from(ends.get()) <= unix) {
+        if ends.is_some_and(|ends| ends.get() <= unix) {
             entry.end(Ended::CredentialExpired);
         }
     }
 }
 
-/// Seconds since 1970.
-fn unix_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
+fn unix_now() -> UnixSeconds {
+    unix_seconds(SystemTime::now())
 }
 
 impl TunnelEntry {
@@ -198,7 +197,7 @@ mod tests {
         let table = Rc::new(TunnelTable::<()>::default());
         let bound = |seconds: i64| {
             let slot = slot(&table);
-            let ends = u32::try_from(unix_now() as i64 + seconds).unwrap();
+            let ends = u32::try_from(i64::from(unix_now()) + seconds).unwrap();
             slot.bind(TunnelBinding {
                 ends: NonZeroU32::new(ends),
                 subject: None,

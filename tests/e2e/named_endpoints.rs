@@ -98,6 +98,14 @@ async fn comes_to(proxy: &Proxy, handshake: &str) -> String {
     String::from_utf8(wire.exactly(length).await).unwrap()
 }
 
+/// Checks what a handshake with a cookie for each of these names comes to.
+async fn lead_to(proxy: &Proxy, names: &[(&str, &str)]) {
+    for (name, expected) in names {
+        let request = handshake_with(&signed(name, 60));
+        assert_eq!(comes_to(proxy, &request).await, *expected, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn operators_use_the_name_of_an_endpoint() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
@@ -180,14 +188,7 @@ async fn a_signed_cookie_leads_to_its_endpoint_and_nothing_else_does() {
     let config = listed(&addresses, BY_COOKIE, "");
     let proxy = Proxy::start_in(folder(), &config).await;
     for _ in 0..3 {
-        assert_eq!(
-            comes_to(&proxy, &handshake_with(&signed("game-1", 60))).await,
-            "one"
-        );
-        assert_eq!(
-            comes_to(&proxy, &handshake_with(&signed("game-2", 60))).await,
-            "two"
-        );
+        lead_to(&proxy, &[("game-1", "one"), ("game-2", "two")]).await;
     }
     let forged = signed("game-1", 60).replace("server=game-1", "server=game-2");
     let address = signed(&addresses[0], 60);
@@ -437,14 +438,7 @@ async fn a_split_finds_the_name_in_all_of_its_upstreams() {
     );
     let proxy = Proxy::start_in(folder(), &config).await;
     for _ in 0..3 {
-        assert_eq!(
-            comes_to(&proxy, &handshake_with(&signed("game-1", 60))).await,
-            "one"
-        );
-        assert_eq!(
-            comes_to(&proxy, &handshake_with(&signed("game-2", 60))).await,
-            "two"
-        );
+        lead_to(&proxy, &[("game-1", "one"), ("game-2", "two")]).await;
     }
     assert_eq!(
         comes_to(&proxy, &handshake_with(&signed("game-3", 60))).await,
@@ -471,18 +465,15 @@ async fn the_target_of_an_srv_record_is_a_name() {
     );
     let config = listed(&[], BY_COOKIE, "").replace("endpoints = []", &srv);
     let proxy = Proxy::start_in(folder(), &config).await;
-    assert_eq!(
-        comes_to(&proxy, &handshake_with(&signed("game-1.game.test", 60))).await,
-        "one"
-    );
-    assert_eq!(
-        comes_to(&proxy, &handshake_with(&signed("game-2.game.test", 60))).await,
-        "two"
-    );
-    assert_eq!(
-        comes_to(&proxy, &handshake_with(&signed("game-1", 60))).await,
-        "endpoint-unknown"
-    );
+    lead_to(
+        &proxy,
+        &[
+            ("game-1.game.test", "one"),
+            ("game-2.game.test", "two"),
+            ("game-1", "endpoint-unknown"),
+        ],
+    )
+    .await;
 }
 
 /// A name in an endpoints file moves to another address without a reload.

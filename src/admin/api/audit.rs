@@ -163,9 +163,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct WrittenLines(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Written {
+    impl io::Write for WrittenLines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -177,7 +177,7 @@ mod tests {
 
     /// The line of a request that goes like this.
     fn line(goes: impl FnOnce(AuditEntry)) -> Value {
-        let written = Written::default();
+        let written = WrittenLines::default();
         let writer = written.clone();
         let subscriber = tracing_subscriber::fmt()
             .json()

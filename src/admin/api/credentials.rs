@@ -1,7 +1,6 @@
 //! The credentials of clients: revoking those of a subject, and moving the end of a tunnel's.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
@@ -73,7 +72,7 @@ pub(super) async fn revoke(
     view: &Arc<View>,
     request: &RevokeRequest,
 ) -> Result<RevokeResponse, ApiError> {
-    check_stays(view)?;
+    view.check_stays()?;
     if request.subject.is_empty() {
         return Err(ApiError::bad_request("the subject is empty"));
     }
@@ -140,16 +139,6 @@ fn failed_older(status: StatusCode) -> ApiError {
     ))
 }
 
-/// Refuses a change that the process which is taking over would miss.
-fn check_stays(view: &View) -> Result<(), ApiError> {
-    match view.handing_over.load(Ordering::Relaxed) {
-        true => Err(ApiError::unavailable(
-            "a new process is taking over and would miss this change; try again in a moment",
-        )),
-        false => Ok(()),
-    }
-}
-
 async fn close_revoked(view: &Arc<View>, filter: TunnelFilter) -> Result<usize, ApiError> {
     let filter = Arc::new(filter);
     let order = CloseOrder::Oldest;
@@ -176,7 +165,7 @@ pub(super) async fn extend(
     view: &View,
     request: &ExtendRequest,
 ) -> Result<ExtendResponse, ApiError> {
-    check_stays(view)?;
+    view.check_stays()?;
     let now = SystemTime::now();
     let expires = now.checked_add(request.expires_in.0);
     let expires = expires.map_or(u32::MAX, unix_seconds);

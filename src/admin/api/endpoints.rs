@@ -1,7 +1,6 @@
 //! Draining endpoints, putting them back into service, and changing their weight.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use schemars::JsonSchema;
@@ -118,11 +117,7 @@ pub fn weigh(view: &View, weigh: &WeightRequest) -> Result<EndpointChangeRespons
 }
 
 fn find(view: &View, request: &EndpointRequest) -> Result<(Arc<Upstream>, Member), ApiError> {
-    if view.handing_over.load(Ordering::Relaxed) {
-        return Err(ApiError::unavailable(
-            "a new process is taking over and would miss this change; try again in a moment",
-        ));
-    }
+    view.check_stays()?;
     let snapshot = view.shared.snapshot.load();
     if let Some(name) = &request.upstream
         && snapshot.upstream(name).is_none()
