@@ -4,6 +4,7 @@ mod acme;
 mod admin;
 mod auth;
 mod certificate;
+mod http2;
 mod limit;
 mod listener;
 mod request_key;

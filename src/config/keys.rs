@@ -10,6 +10,7 @@ mod acme;
 mod admin;
 mod auth;
 mod bounds;
+mod http2;
 mod keepalive;
 mod limit;
 mod listener;

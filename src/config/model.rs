@@ -12,6 +12,7 @@ mod client_certificate;
 mod fingerprint;
 mod headers;
 mod host;
+mod http2;
 mod limits;
 mod listener;
 mod log;
@@ -42,6 +43,7 @@ pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };
 pub use self::host::HostPattern;
+pub use self::http2::Http2;
 pub use self::limits::{ByteRate, MaxAge, PingConfig, RateAction, TunnelLimits};
 pub use self::listener::{
     Bind, CertificateConfig, ListenerCertificate, ListenerConfig, ListenerLimits, ListenerTimeouts,

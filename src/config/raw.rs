@@ -371,11 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_effect_says_so_unless_it_is_the_default() {
-        check(
-            "[listener.a]\nbind = [\"127.0.0.1:80\"]\nhttp2 = false\n",
-            &[],
-        );
+    fn what_is_not_in_effect_says_so() {
         check(
             "[listener.a]\nbind = [\"127.0.0.1:80\"]\nhttp2 = true\n",
             &["`http2` has no effect in this version"],

@@ -8,7 +8,7 @@ use http::HeaderName;
 use rustls::ServerConfig;
 
 use super::listener_limits::Gate;
-use crate::config::model::{Keepalive, ListenerLimits, ListenerTimeouts, Trust};
+use crate::config::model::{Http2, Keepalive, ListenerLimits, ListenerTimeouts, Trust};
 use crate::drain::Drain;
 use crate::protocol::revoked::RevokedCertificates;
 use crate::quota::failure_reports::FailureReports;
@@ -33,6 +33,8 @@ pub struct Listener {
 pub struct ListenerSettings {
     /// TLS; `None` for plain text.
     pub tls: Option<Arc<ServerConfig>>,
+    /// HTTP/2; `None` for HTTP/1.1 alone.
+    pub http2: Option<Http2>,
     /// Maximum number of concurrent TLS handshakes, per worker.
     pub handshakes_at_once: usize,
     /// Which claims about a client's address are trusted.

@@ -2,6 +2,8 @@
 //!
 //! It hides the differences between plain text and TLS from the relay.
 
+mod agreed;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,14 +14,14 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SendFlags;
-use rustls::{ConnectionCommon, HandshakeKind, ProtocolVersion, SideData};
+use rustls::{ConnectionCommon, SideData};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
-use super::managed_certificates::ALPN_ACME;
-use crate::protocol::certificate::{ClientCertificate, TlsFacts};
+pub(super) use self::agreed::ALPN_HTTP_2;
+pub use self::agreed::UnreadableCertificate;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -79,19 +81,6 @@ impl fmt::Display for Peer {
             Self::Address(address) => address.fmt(f),
             Self::Unix => f.write_str("unix"),
         }
-    }
-}
-
-/// A client certificate was verified but cannot be parsed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the client's certificate cannot be read")]
-pub struct UnreadableCertificate;
-
-fn version_name(version: Option<ProtocolVersion>) -> &'static str {
-    match version {
-        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        _ => "",
     }
 }
 
@@ -169,48 +158,6 @@ impl Stream {
     /// Whether the stream is TLS: then an orderly end is more than closing the socket.
     pub fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))
-    }
-
-    /// Whether this connection is a certificate authority's, which has validated a name by `tls-alpn-01`.
-    pub fn validates_name(&self) -> bool {
-        let Self::Client(stream) = self else {
-            return false;
-        };
-        stream.get_ref().1.alpn_protocol() == Some(ALPN_ACME)
-    }
-
-    /// The negotiated TLS version, and whether a session was resumed; `None` but for TLS with a client.
-    pub fn tls_version(&self) -> Option<(&'static str, bool)> {
-        let Self::Client(stream) = self else {
-            return None;
-        };
-        let agreed = stream.get_ref().1;
-        let resumed = agreed.handshake_kind() == Some(HandshakeKind::Resumed);
-        Some((version_name(agreed.protocol_version()), resumed))
-    }
-
-    /// What was negotiated, and the client's certificate; `None` but for TLS with a client.
-    ///
-    /// # Errors
-    /// [`UnreadableCertificate`]: the client could not be described to endpoints.
-    pub fn tls_facts(&self) -> Result<Option<TlsFacts>, UnreadableCertificate> {
-        let Self::Client(stream) = self else {
-            return Ok(None);
-        };
-        let agreed = stream.get_ref().1;
-        let certificate = match agreed.peer_certificates() {
-            Some(chain) => Some(ClientCertificate::parse(chain).ok_or(UnreadableCertificate)?),
-            None => None,
-        };
-        Ok(Some(TlsFacts {
-            version: version_name(agreed.protocol_version()),
-            cipher: agreed
-                .negotiated_cipher_suite()
-                .and_then(|suite| suite.suite().as_str())
-                .unwrap_or_default(),
-            server_name: agreed.server_name().map(Into::into),
-            certificate,
-        }))
     }
 
     /// Hands everything that TLS holds to the kernel. Adds what the kernel accepts to `moved`, in bytes,

@@ -17,10 +17,11 @@ use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 use super::certificates::Certificates;
 use super::managed_certificates::{ALPN_ACME, ManagedCertificates};
 use super::server_verifier::ServerVerifier;
+use super::stream::ALPN_HTTP_2;
 use super::tls_tickets::{HandoverTicketKey, TicketKeys, TicketKeysError};
 use crate::config::model::{ClientAuth, EndpointTls, ListenerTls, Roots, TlsVersion};
 
-/// The only protocol offered inside TLS, on either side (RFC 7301).
+/// HTTP/1.1 inside TLS, on either side (RFC 7301).
 const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 
 /// TLS sessions that are remembered per upstream, for resumption with its endpoints.
@@ -98,7 +99,7 @@ const CHEAPEST_FIRST: [SupportedCipherSuite; 9] = [
     cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 ];
 
-/// The TLS configuration of a listener.
+/// The TLS configuration of a listener. With `http2`, clients may choose HTTP/2.
 ///
 /// # Errors
 /// [`TlsError::Settings`].
@@ -106,6 +107,7 @@ pub fn listener(
     tls: &ListenerTls,
     tickets: Option<&Arc<TicketKeys>>,
     managed: &Arc<ManagedCertificates>,
+    http2: bool,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let versions: &[&SupportedProtocolVersion] = match tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
@@ -113,7 +115,10 @@ pub fn listener(
     };
     let certificates = Certificates::of(tls, managed);
     // In this order of preference: only a client that offers nothing else gets `acme-tls/1`.
-    let mut protocols = vec![ALPN_HTTP_1_1.to_vec()];
+    let mut protocols = match http2 {
+        true => vec![ALPN_HTTP_2.to_vec(), ALPN_HTTP_1_1.to_vec()],
+        false => vec![ALPN_HTTP_1_1.to_vec()],
+    };
     if certificates.answer_challenges() {
         protocols.push(ALPN_ACME.to_vec());
     }
@@ -145,7 +150,7 @@ pub fn listener(
 /// # Errors
 /// [`TlsError::Settings`], [`TlsError::Clients`].
 pub fn admin(tls: Option<&ListenerTls>) -> Result<Option<Arc<ServerConfig>>, TlsError> {
-    tls.map(|tls| listener(tls, None, &Arc::default()))
+    tls.map(|tls| listener(tls, None, &Arc::default(), false))
         .transpose()
 }
 

@@ -426,6 +426,7 @@ mod tests {
             failures: FailureReports::default(),
             settings: ArcSwap::from_pointee(ListenerSettings {
                 tls: None,
+                http2: None,
                 handshakes_at_once: 1,
                 trust: Trust::default(),
                 redirect_to_https: false,

@@ -88,7 +88,8 @@ fn complete(table: &mut toml::Table) {
         listener.insert("tls".to_owned(), tls.into());
     }
     let is_on_443 = listener["bind"].to_string().contains(":443");
-    if is_on_443 && !listener.contains_key("trusted_proxies") {
+    let needs_tls = is_on_443 && !listener.contains_key("trusted_proxies");
+    if needs_tls || listener.contains_key("http2") {
         let tls = listener.entry("tls");
         tls.or_insert_with(|| toml::Table::new().into());
     }

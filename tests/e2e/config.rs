@@ -207,7 +207,7 @@ fn a_valid_file_is_ok_with_a_summary() {
 #[test]
 fn a_warning_does_not_make_the_check_fail() {
     let folder = TempDir::new().unwrap();
-    let file = "[listener.a]\nbind = [\"127.0.0.1:0\"]\nhttp2 = true\n[[route]]\nupstream = \"a\"\n\
+    let file = "[listener.a]\nbind = [\"127.0.0.1:0\"]\ntrusted_header = \"forwarded\"\n[[route]]\nupstream = \"a\"\n\
                 [upstream.a]\nendpoints = [\"127.0.0.1:1\"]\n";
     fs::write(folder.path().join("early.toml"), file).unwrap();
     let checked = check(folder.path(), &["early.toml"]);
@@ -215,7 +215,7 @@ fn a_warning_does_not_make_the_check_fail() {
     assert!(
         checked
             .stderr
-            .contains("warning[not-in-effect]: `http2` has no effect"),
+            .contains("warning[no-effect]: `trusted_header` has no effect"),
         "{}",
         checked.stderr
     );

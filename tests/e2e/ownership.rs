@@ -43,6 +43,7 @@ fn settings(timeouts: ListenerTimeouts) -> ListenerSettings {
         limits: ListenerLimits::default(),
         certificate_header: None,
         tls: None,
+        http2: None,
         keepalive: None,
         timeouts,
     }

@@ -60,6 +60,7 @@ impl Builder<'_> {
             name: name.value.as_str().into(),
             binds,
             tls,
+            http2: self.http2(section),
             trust,
             redirect_to_https,
             limits: self.listener_limits(&section.section("limits")),

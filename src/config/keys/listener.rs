@@ -1,5 +1,6 @@
 //! `[listener.NAME]`.
 
+use super::http2::HTTP2_OR_NOT;
 use super::keepalive::KEEPALIVE_OR_OFF;
 use super::{
     COUNT, DURATION, KeyTable, NETS, RATE_AND_BURST, ValueKind, key, optional_table, table,
@@ -26,9 +27,9 @@ pub(super) const LISTENER: KeyTable = KeyTable {
         ),
         key(
             "http2",
-            ValueKind::Bool,
-            "false",
-            "If `true`, the listener offers HTTP/2, and WebSockets over it.",
+            HTTP2_OR_NOT,
+            "",
+            "With `true` or a table of settings, the listener offers HTTP/2 in TLS handshakes (ALPN), with WebSockets over it (RFC 8441); clients that do not choose it use HTTP/1.1. Requires `tls`. By default, or with `false`, the listener speaks HTTP/1.1 only.",
         )
         .shown("http2 = true")
         .later(),

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
 
-use super::{ClientAuth, HostPattern, Keepalive, ManagedCertificate, Secret, Trust};
+use super::{ClientAuth, HostPattern, Http2, Keepalive, ManagedCertificate, Secret, Trust};
 
 /// A listener: one or more addresses that clients connect to.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct ListenerConfig {
     pub binds: Vec<Bind>,
     /// TLS; `None` for plain text.
     pub tls: Option<ListenerTls>,
+    /// HTTP/2, which the listener offers in TLS handshakes; `None` for HTTP/1.1 alone.
+    pub http2: Option<Http2>,
     /// Which peers may state a client's address.
     pub trust: Trust,
     /// Whether plain requests are redirected to https, and handshakes rejected.

@@ -117,16 +117,21 @@ impl Section {
         }
     }
 
-    /// A table; one that was left out has all the defaults.
+    /// A table; one that was left out, or for which a short value stands, has all the defaults.
     pub(in crate::config) fn section(&self, name: &str) -> Self {
-        match (
-            self.value(name),
-            self.declared.key(name).map(|key| &key.kind),
-        ) {
-            (Some(ConfigValue::Section(section)), _) => section,
-            (_, Some(ValueKind::Table(declared))) => Self::empty(declared),
-            _ => Self::empty(self.declared),
+        if let Some(ConfigValue::Section(section)) = self.value(name) {
+            return section;
         }
+        let kinds = match self.declared.key(name).map(|key| &key.kind) {
+            Some(ValueKind::AnyOf(kinds)) => *kinds,
+            Some(kind) => std::slice::from_ref(kind),
+            None => &[],
+        };
+        let declared = kinds.iter().find_map(|kind| match kind {
+            ValueKind::Table(declared) => Some(*declared),
+            _ => None,
+        });
+        Self::empty(declared.unwrap_or(self.declared))
     }
 
     /// A table, if it was written. A broken one is reported, and must not be taken for an empty one.

@@ -120,10 +120,10 @@ impl Listeners {
         let secured = listener.tls.as_ref().map(|settings| {
             let tickets = self.present_tickets(&listener.name)?;
             let tickets = tls::ticket_keys(&listener.name, settings, tickets.as_ref())?;
-            Ok((
-                tls::listener(settings, tickets.as_ref(), &self.managed)?,
-                tickets,
-            ))
+            // Not offered until `front` serves it.
+            let http2 = false;
+            let config = tls::listener(settings, tickets.as_ref(), &self.managed, http2)?;
+            Ok((config, tickets))
         });
         let secured = secured.transpose().map_err(|source| ListenError::Tls {
             listener: Arc::clone(&listener.name),
@@ -139,6 +139,7 @@ impl Listeners {
             is_drained: self.drained.contains_key(&listener.name) && !has_passed(listener),
             settings: ListenerSettings {
                 tls,
+                http2: listener.http2,
                 handshakes_at_once: listener
                     .tls
                     .as_ref()

@@ -1,0 +1,75 @@
+//! What was agreed in the TLS handshake with a client.
+
+use rustls::{HandshakeKind, ProtocolVersion};
+
+use super::Stream;
+use crate::net::managed_certificates::ALPN_ACME;
+use crate::protocol::certificate::{ClientCertificate, TlsFacts};
+
+/// HTTP/2 inside TLS (RFC 9113 section 3.2).
+pub(in crate::net) const ALPN_HTTP_2: &[u8] = b"h2";
+
+/// A client certificate was verified but cannot be parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client's certificate cannot be read")]
+pub struct UnreadableCertificate;
+
+impl Stream {
+    /// Whether this connection is a certificate authority's, which has validated a name by `tls-alpn-01`.
+    pub fn validates_name(&self) -> bool {
+        let Self::Client(stream) = self else {
+            return false;
+        };
+        stream.get_ref().1.alpn_protocol() == Some(ALPN_ACME)
+    }
+
+    /// Whether the client has chosen HTTP/2 in the TLS handshake.
+    pub fn alpn_is_h2(&self) -> bool {
+        let Self::Client(stream) = self else {
+            return false;
+        };
+        stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP_2)
+    }
+
+    /// The negotiated TLS version, and whether a session was resumed; `None` but for TLS with a client.
+    pub fn tls_version(&self) -> Option<(&'static str, bool)> {
+        let Self::Client(stream) = self else {
+            return None;
+        };
+        let agreed = stream.get_ref().1;
+        let resumed = agreed.handshake_kind() == Some(HandshakeKind::Resumed);
+        Some((version_name(agreed.protocol_version()), resumed))
+    }
+
+    /// What was negotiated, and the client's certificate; `None` but for TLS with a client.
+    ///
+    /// # Errors
+    /// [`UnreadableCertificate`]: the client could not be described to endpoints.
+    pub fn tls_facts(&self) -> Result<Option<TlsFacts>, UnreadableCertificate> {
+        let Self::Client(stream) = self else {
+            return Ok(None);
+        };
+        let agreed = stream.get_ref().1;
+        let certificate = match agreed.peer_certificates() {
+            Some(chain) => Some(ClientCertificate::parse(chain).ok_or(UnreadableCertificate)?),
+            None => None,
+        };
+        Ok(Some(TlsFacts {
+            version: version_name(agreed.protocol_version()),
+            cipher: agreed
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or_default(),
+            server_name: agreed.server_name().map(Into::into),
+            certificate,
+        }))
+    }
+}
+
+fn version_name(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "",
+    }
+}
