@@ -6,4 +6,5 @@
 pub mod accept;
 pub mod client_io;
 pub mod http;
+pub mod http2;
 pub mod response;

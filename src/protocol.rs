@@ -28,6 +28,7 @@ pub mod frame;
 pub mod credential;
 mod extensions;
 pub mod handshake;
+pub mod http2_head;
 pub mod access;
 pub mod handshake_response;
 pub mod interim_response;

@@ -25,6 +25,7 @@ mod relay;
 mod routed;
 mod shared_limits;
 mod service_desk;
+mod shared_connection;
 pub mod split;
 mod tunnel_record;
 mod worker;
@@ -33,20 +34,21 @@ use std::sync::Arc;
 
 use ::http::Request;
 use ::http::request::Parts;
-use hyper::body::Incoming;
 
 use self::authorize::{Authorization, Grant};
-pub use self::connection::{Connection, ConnectionGuards, InterimHeads};
+pub use self::connection::{ClientSide, Connection, ConnectionGuards, InterimHeads};
 use self::error::SessionError;
 use self::incoming::{FoundRoute, IncomingRequest, OwnAnswer};
 pub use self::outcome::SessionOutcome;
 use self::plain_http::PlainRequest;
 pub use self::relay::{Opening, relay};
 use self::routed::RequestOnRoute;
+pub use self::shared_connection::SharedConnection;
 use self::split::Branches;
 pub use self::tunnel_record::TunnelRecord;
 pub use self::worker::{Shared, Worker};
 use crate::config::model::PlainHttp;
+use crate::net::client_body::ClientBody;
 use crate::observe::access_log;
 use crate::protocol::edit;
 use crate::protocol::handshake::{Handshake, Intent};
@@ -69,7 +71,7 @@ pub struct UnparsedHead {
 /// Serves one request.
 pub async fn serve(
     connection: &Connection,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     head: &UnparsedHead,
 ) -> SessionOutcome {
     let (parts, body) = request.into_parts();
@@ -104,7 +106,7 @@ pub async fn serve(
 async fn respond(
     incoming: &IncomingRequest<'_>,
     mut parts: Parts,
-    body: Incoming,
+    body: ClientBody,
     head: &UnparsedHead,
 ) -> Result<SessionOutcome, SessionError> {
     let (route, redaction) = match admit(incoming, &parts, head).await? {
@@ -244,7 +246,7 @@ async fn forward_plain(
     request: &RequestOnRoute<'_>,
     branches: &Branches<'_>,
     parts: Parts,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<SessionOutcome, SessionError> {
     let edit = request.request_edit();
     let mut plain = PlainRequest::new(request, &edit, parts, body)?;

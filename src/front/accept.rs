@@ -15,6 +15,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::http;
+use super::http2::{self, CarrierGuards};
 use crate::net::admission::ConnectionPermit;
 use crate::net::bind::AcceptedSocket;
 use crate::net::certificate_fault::in_words_of_io;
@@ -29,7 +30,7 @@ use crate::net::tls_handshakes::{PERMIT_TIMEOUT, TooManyHandshakes};
 use crate::observe::labels::RefusedConnection;
 use crate::observe::series::ListenerSeries;
 use crate::protocol::certificate::TlsFacts;
-use crate::session::{Connection, ConnectionGuards, Worker};
+use crate::session::{ClientSide, Connection, ConnectionGuards, Worker};
 
 /// How long a peer that must send nothing on a listener with PROXY headers may stay connected.
 const UNTRUSTED_TIMEOUT: Duration = Duration::from_secs(1);
@@ -90,7 +91,7 @@ pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
         peer: origin.peer,
         local: origin.local,
         secure: origin.secure,
-        tls,
+        tls: tls.map(Rc::new),
         is_anonymous: origin.is_anonymous,
         reserved: Rc::new(worker.pool.reserved()),
         interim: Rc::default(),
@@ -99,9 +100,22 @@ pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
         counts,
     };
     // A connection lives for days and must not keep the certificates of an old configuration.
+    let http2 = settings.http2;
     drop(settings);
-    let guards = ConnectionGuards { permit, connected };
-    http::serve(Rc::new(connection), stream, guards, since).await;
+    match http2 {
+        Some(http2) if stream.alpn_is_h2() => {
+            let carrier = CarrierGuards { permit, connected };
+            // Boxed, because its state is larger, and most connections do not need it.
+            Box::pin(http2::serve(connection, stream, carrier, http2, since)).await;
+        }
+        _ => {
+            let guards = ConnectionGuards {
+                permit,
+                side: ClientSide::Connection(connected),
+            };
+            http::serve(Rc::new(connection), stream, guards, since).await;
+        }
+    }
 }
 
 /// The addresses of a connection, from the socket or from a PROXY header.

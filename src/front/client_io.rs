@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::config::model::ListenerTimeouts;
-use crate::net::stream::{Hangup, Stream};
+use crate::net::hangup::Hangup;
+use crate::net::stream::Stream;
 use crate::net::turns::TurnStream;
 use crate::session::InterimHeads;
 

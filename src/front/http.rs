@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
@@ -20,14 +20,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::client_io::{ClientActivity, ClientIo};
-use super::response::{self, Content, ServedBody};
+use super::response::{self, Answer, ServedBody};
 use crate::drain::Urgency;
+use crate::net::client_body::ClientBody;
 use crate::net::stream::Stream;
 use crate::net::turns::TurnTask;
-use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target;
-use crate::session::{self, Connection, ConnectionGuards, Opening, SessionOutcome, UnparsedHead};
+use crate::session::{self, Connection, ConnectionGuards, Opening, UnparsedHead};
 
 /// How long a client may go on sending after we have closed our side, so that it sees our last
 /// response and not a reset (RFC 9112 section 9.6).
@@ -93,7 +93,7 @@ pub async fn serve(
     }))
     .await;
     let parts = http.into_parts();
-    let stream = parts.io.into_inner().into_stream();
+    let mut stream = parts.io.into_inner().into_stream();
     match exit {
         HttpExit::Tunnel(opening) if activity.write_blocked() => {
             // With pipelining, part of an earlier response is still in hyper's buffer, and hyper
@@ -165,18 +165,11 @@ async fn respond(
         has_fragment: line
             .is_some_and(|line| target::had_fragment(&line, request.method(), request.uri())),
     };
-    let response = match session::serve(&connection, request, &head).await {
-        SessionOutcome::Response(response) => response.map(Content::Endpoint),
-        SessionOutcome::Redirect(status, location) => response::redirect(status, location),
-        SessionOutcome::Fixed(response) => response::fixed(response),
-        SessionOutcome::Rejected(rejection, wait) => {
-            let reason_header = connection.worker.snapshot().server.reason_header;
-            response::rejection(rejection, wait, reason_header)
-        }
-        SessionOutcome::Refused(refusal) => {
-            response::refusal(*refusal, connection.worker.snapshot().server.reason_header)
-        }
-        SessionOutcome::Tunnel(opening) => {
+    let outcome = session::serve(&connection, request.map(ClientBody::Http1), &head).await;
+    let reason_header = connection.worker.snapshot().server.reason_header;
+    let response = match response::answer(outcome, reason_header) {
+        Answer::Response(response) => response,
+        Answer::Tunnel(opening) => {
             slot.set(Some(opening));
             // `drive` finds the opening in the slot right after this poll and drops this future. To
             // return would make hyper write a response, and finish it.
@@ -313,25 +306,7 @@ fn reject_unread(connection: &Connection, error: &hyper::Error) -> Option<Reject
         tracing::debug!(client = %connection.peer, %error, "connection ended");
         return None;
     };
-    let facts = RequestFacts {
-        session: connection.worker.next_session(),
-        client: connection.peer,
-        listener: &connection.counts,
-        route: None,
-        is_handshake: false,
-        request_id: None,
-        trace: None,
-        method: None,
-        host: None,
-        path: None,
-        started: StdInstant::now(),
-    };
-    access_log::request_rejected(
-        &connection.worker.recorder,
-        facts,
-        rejection,
-        Some(&error.to_string()),
-    );
+    response::log_unserved(connection, rejection, Some(&error.to_string()));
     Some(rejection)
 }
 

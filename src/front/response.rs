@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
@@ -12,13 +12,53 @@ use http_body::{Body, Frame, SizeHint};
 use super::client_io::BusyGuard;
 use crate::auth::service::ServiceRefusal;
 use crate::config::model::FixedResponse;
+use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::header_case::write_field;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::retry_after::{ClientWait, retry_after};
+use crate::session::{Connection, Opening, SessionOutcome};
 use crate::upstream::http::ResponseBody;
 
 /// The header field with the stable token of a rejection.
 const REASON: HeaderName = HeaderName::from_static("tidegate-reason");
+
+/// What a client gets for its request.
+pub enum Answer {
+    /// A response.
+    Response(Response<Content>),
+    /// A tunnel.
+    Tunnel(Box<Opening>),
+}
+
+/// What the client gets as the result of a session. Rejections name their reason if `reason_header` is set.
+pub fn answer(outcome: SessionOutcome, reason_header: bool) -> Answer {
+    Answer::Response(match outcome {
+        SessionOutcome::Tunnel(opening) => return Answer::Tunnel(opening),
+        SessionOutcome::Response(response) => response.map(Content::Endpoint),
+        SessionOutcome::Redirect(status, location) => redirect(status, location),
+        SessionOutcome::Fixed(response) => fixed(response),
+        SessionOutcome::Rejected(reason, wait) => rejection(reason, wait, reason_header),
+        SessionOutcome::Refused(refused) => refusal(*refused, reason_header),
+    })
+}
+
+/// Logs and counts a request that is rejected before it has a session, because its head cannot be read or served.
+pub fn log_unserved(connection: &Connection, rejection: Rejection, detail: Option<&str>) {
+    let facts = RequestFacts {
+        session: connection.worker.next_session(),
+        client: connection.peer,
+        listener: &connection.counts,
+        route: None,
+        is_handshake: false,
+        request_id: None,
+        trace: None,
+        method: None,
+        host: None,
+        path: None,
+        started: Instant::now(),
+    };
+    access_log::request_rejected(&connection.worker.recorder, facts, rejection, detail);
+}
 
 /// Our response to a request that is rejected; the client may have to wait before it comes back.
 pub fn rejection(rejection: Rejection, wait: ClientWait, reason_header: bool) -> Response<Content> {
@@ -45,7 +85,7 @@ pub fn rejection(rejection: Rejection, wait: ClientWait, reason_header: bool) ->
 }
 
 /// The response of a service that has refused the request.
-pub fn refusal(refusal: ServiceRefusal, reason_header: bool) -> Response<Content> {
+fn refusal(refusal: ServiceRefusal, reason_header: bool) -> Response<Content> {
     let ServiceRefusal {
         status,
         fields,
@@ -92,7 +132,7 @@ pub fn last_rejection(rejected: Rejection, reason_header: bool) -> Vec<u8> {
 }
 
 /// Our response to a request that is redirected.
-pub fn redirect(status: StatusCode, location: HeaderValue) -> Response<Content> {
+fn redirect(status: StatusCode, location: HeaderValue) -> Response<Content> {
     let mut response = Response::new(Content::of(""));
     *response.status_mut() = status;
     response.headers_mut().insert(LOCATION, location);
@@ -100,7 +140,7 @@ pub fn redirect(status: StatusCode, location: HeaderValue) -> Response<Content> 
 }
 
 /// Our response to a request whose route leads to no upstream.
-pub fn fixed(response: FixedResponse) -> Response<Content> {
+fn fixed(response: FixedResponse) -> Response<Content> {
     let FixedResponse {
         status,
         body,
@@ -140,6 +180,36 @@ impl Content {
     }
 }
 
+impl Body for Content {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Endpoint(body) => Pin::new(body).poll_frame(cx),
+            Self::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Endpoint(body) => body.is_end_stream(),
+            Self::Own(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Endpoint(body) => body.size_hint(),
+            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
 /// The body of a response. The connection counts as busy until it has been sent: keep-alive begins
 /// when the client has the whole response.
 #[derive(Debug)]
@@ -166,24 +236,14 @@ impl Body for ServedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.content {
-            Content::Endpoint(body) => Pin::new(body).poll_frame(cx),
-            Content::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Content::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-        }
+        Pin::new(&mut self.content).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Endpoint(body) => body.is_end_stream(),
-            Content::Own(bytes) => bytes.is_empty(),
-        }
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Endpoint(body) => body.size_hint(),
-            Content::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-        }
+        self.content.size_hint()
     }
 }

@@ -161,6 +161,11 @@ pub struct TunnelPermits {
 }
 
 impl ConnectionPermit {
+    /// Counts one more of what a connection costs, for a stream of this one, unless the limit is reached.
+    pub fn for_stream(&self) -> Option<Self> {
+        self.load.admit()
+    }
+
     /// Moves the connection to another worker.
     pub fn hand_over(mut self, to: &Arc<WorkerLoad>) -> Self {
         // Counted twice for a moment: the drop of `self` subtracts it again.

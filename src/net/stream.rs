@@ -1,6 +1,6 @@
 //! One concrete type for every connected byte stream, on either side.
 //!
-//! It hides the differences between plain text and TLS from the relay.
+//! It hides the differences between plain text, TLS and a stream of an HTTP/2 connection from the relay.
 
 mod agreed;
 
@@ -22,6 +22,8 @@ use tokio_rustls::{client, server};
 
 pub(super) use self::agreed::ALPN_HTTP_2;
 pub use self::agreed::UnreadableCertificate;
+use super::hangup::Hangup;
+use super::http2::TunnelStream;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -41,15 +43,8 @@ pub enum Stream {
     Client(Box<server::TlsStream<Socket>>),
     /// TLS, with an endpoint.
     Endpoint(Box<client::TlsStream<Socket>>),
-}
-
-/// What a peer has done with its connection, as far as the kernel knows without a read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hangup {
-    /// It has ended its stream; what it sent before may still be unread.
-    Ended,
-    /// The connection is gone in both directions.
-    Reset,
+    /// A stream of an HTTP/2 connection, with a client.
+    Http2(Box<TunnelStream>),
 }
 
 /// The peer of a client connection.
@@ -155,9 +150,16 @@ impl Socket {
 }
 
 impl Stream {
-    /// Whether the stream is TLS: then an orderly end is more than closing the socket.
-    pub fn is_tls(&self) -> bool {
+    /// Whether an orderly end is a message of its own, and not just the end of the socket.
+    pub fn has_end_message(&self) -> bool {
         !matches!(self, Self::Plain(_))
+    }
+
+    /// Takes in what has come on a stream that is not being read, if what has come must not stay where it is.
+    pub fn take_in(&mut self, cx: &mut Context<'_>) {
+        if let Self::Http2(stream) = self {
+            stream.take_in(cx);
+        }
     }
 
     /// Hands everything that TLS holds to the kernel. Adds what the kernel accepts to `moved`, in bytes,
@@ -171,7 +173,7 @@ impl Stream {
         moved: &mut usize,
     ) -> Poll<io::Result<()>> {
         let result = match self {
-            Self::Plain(_) => Ok(()),
+            Self::Plain(_) | Self::Http2(_) => Ok(()),
             Self::Client(stream) => {
                 let (socket, session) = stream.get_mut();
                 flush_into(session, &mut PolledSocket { socket, cx }, moved)
@@ -195,6 +197,8 @@ impl Stream {
         let mut moved = 0;
         match self {
             Self::Plain(socket) => return (socket.send_now(bytes).unwrap_or(0), 0),
+            // The client has given credit for no more, or the connection sends it as soon as it can.
+            Self::Http2(_) => return (0, 0),
             Self::Client(stream) => {
                 let (socket, session) = stream.get_mut();
                 let _ = flush_into(session, &mut EagerSocket(socket), &mut moved);
@@ -208,27 +212,38 @@ impl Stream {
     }
 
     /// Makes dropping the stream reset the connection (RST) instead of ending it in order (FIN).
-    pub fn reset_on_close(&self) {
+    pub fn reset_on_close(&mut self) {
         // If the option cannot be set, the peer sees a FIN: less clear, but no wrong bytes.
-        let _ = self.socket().reset_on_close();
+        let _ = match self {
+            Self::Plain(socket) => socket.reset_on_close(),
+            Self::Client(stream) => stream.get_ref().0.reset_on_close(),
+            Self::Endpoint(stream) => stream.get_ref().0.reset_on_close(),
+            Self::Http2(stream) => {
+                stream.reset();
+                Ok(())
+            }
+        };
     }
 
     /// Whether the kernel has sent every byte that was written. For a stream that is about to be closed:
     /// it accepts less at once from then on.
     pub fn is_drained(&self) -> bool {
-        self.socket().is_drained()
+        match self {
+            Self::Plain(socket) => socket.is_drained(),
+            Self::Client(stream) => stream.get_ref().0.is_drained(),
+            Self::Endpoint(stream) => stream.get_ref().0.is_drained(),
+            // It is not known. Dropped as it is, the stream is reset when what was written has been sent.
+            Self::Http2(_) => false,
+        }
     }
 
     /// Whether the peer has ended or reset the connection, for a stream that is not being read.
     pub fn hangup(&self) -> Option<Hangup> {
-        self.socket().hangup()
-    }
-
-    fn socket(&self) -> &Socket {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Client(stream) => stream.get_ref().0,
-            Self::Endpoint(stream) => stream.get_ref().0,
+            Self::Plain(socket) => socket.hangup(),
+            Self::Client(stream) => stream.get_ref().0.hangup(),
+            Self::Endpoint(stream) => stream.get_ref().0.hangup(),
+            Self::Http2(stream) => stream.hangup(),
         }
     }
 }
@@ -344,6 +359,7 @@ macro_rules! each_stream {
             Stream::Plain($inner) => $call,
             Stream::Client($inner) => $call,
             Stream::Endpoint($inner) => $call,
+            Stream::Http2($inner) => $call,
         }
     };
 }

@@ -65,7 +65,7 @@ macro_rules! fields {
 }
 
 /// The id of a session: unique in the process, and unlikely to be repeated by another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(pub u64);
 
 impl fmt::Display for SessionId {
@@ -294,7 +294,7 @@ fn rejected_with(
         };
     }
     // What clients do wrong is not for an operator to mend, and must not drown what is.
-    if status >= 500 {
+    if status >= 500 && status != StatusCode::NOT_IMPLEMENTED.as_u16() {
         rejected!(warn)
     } else {
         rejected!(info)

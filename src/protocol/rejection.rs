@@ -55,6 +55,9 @@ rejections! {
         "The request path is ambiguous: some servers would read it as a different path.";
     /// The method is CONNECT or TRACE.
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not supported.";
+    /// An extended CONNECT asks for a protocol other than WebSocket (RFC 9220 section 3).
+    ProtocolUnsupported = NOT_IMPLEMENTED, "protocol-unsupported",
+        "Only WebSocket connections can be opened with an extended CONNECT.";
     /// The handshake is for a version other than 13 (RFC 6455 section 4.2.2).
     VersionUnsupported = UPGRADE_REQUIRED, "websocket-version",
         "Only version 13 of the WebSocket protocol is supported.";
@@ -146,6 +149,15 @@ rejections! {
     /// The key of the request has all the tunnels that a limit of the route allows.
     LimitFull = TOO_MANY_REQUESTS, "limit-full",
         "Too many connections. Please close another one first.";
+    /// The client's address has as many connections and HTTP/2 tunnels as `limits.connections_per_ip`.
+    AddressFull = TOO_MANY_REQUESTS, "address-full",
+        "Too many connections from your address. Please close another one first.";
+    /// The listener has as many connections and HTTP/2 tunnels as `limits.connections`.
+    ListenerFull = SERVICE_UNAVAILABLE, "listener-full",
+        "Too many connections at the moment. Please try again soon.";
+    /// The handshake came on an HTTP/2 connection whose tunnels are being closed by a drain.
+    Draining = SERVICE_UNAVAILABLE, "draining",
+        "This connection is about to be closed. Please open another one.";
     /// The listener exceeds `limits.handshakes_per_second`.
     HandshakeRate = SERVICE_UNAVAILABLE, "handshake-rate",
         "Too many handshakes at the moment. Please try again soon.";

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 
+use super::shared_connection::SharedConnection;
 use super::worker::Worker;
 use crate::config::model::{ListenerLimits, ListenerTimeouts};
 use crate::net::admission::ConnectionPermit;
@@ -17,7 +18,7 @@ use crate::observe::series::{ListenerSeries, OpenConnection};
 use crate::protocol::certificate::TlsFacts;
 use crate::upstream::http::ReservedConnections;
 
-/// The client connection that a session's request arrived on.
+/// The client connection that a session's request arrived on; in HTTP/2, one stream of it.
 #[derive(Debug)]
 pub struct Connection {
     /// The worker that carries the connection.
@@ -40,11 +41,32 @@ pub struct Connection {
     /// Whether the client used TLS, to us or to the load balancer that sent the PROXY header.
     pub secure: bool,
     /// The parameters of our own TLS, if any.
-    pub tls: Option<TlsFacts>,
+    pub tls: Option<Rc<TlsFacts>>,
     /// The connections to endpoints that only this client may use.
     pub reserved: Rc<ReservedConnections>,
     /// Interim responses to the current request.
     pub interim: Rc<InterimHeads>,
+}
+
+impl Connection {
+    /// The same connection, as one stream of it: another stream's interim responses are not its own, and no
+    /// authentication of the connection itself is shared.
+    pub fn stream(&self) -> Self {
+        Self {
+            worker: Rc::clone(&self.worker),
+            listener: Arc::clone(&self.listener),
+            counts: Arc::clone(&self.counts),
+            timeouts: self.timeouts,
+            limits: self.limits,
+            peer: self.peer,
+            is_anonymous: self.is_anonymous,
+            local: self.local,
+            secure: self.secure,
+            tls: self.tls.clone(),
+            reserved: Rc::new(self.worker.pool.reserved()),
+            interim: Rc::default(),
+        }
+    }
 }
 
 /// The heads of interim responses on their way to a client. hyper cannot send any, so `front` writes them to the
@@ -80,11 +102,20 @@ impl InterimHeads {
     }
 }
 
-/// The permits that a client connection holds while it is open.
+/// The permits that a client connection, or a stream of one, holds while it is open.
 #[derive(Debug)]
 pub struct ConnectionGuards {
     /// Counts in the process and on the worker.
     pub permit: ConnectionPermit,
-    /// Counts in the listener's gauge of open connections.
-    pub connected: OpenConnection,
+    /// What carries the session.
+    pub side: ClientSide,
+}
+
+/// What carries a session.
+#[derive(Debug)]
+pub enum ClientSide {
+    /// A connection of its own, which counts in the listener's gauge of open connections.
+    Connection(OpenConnection),
+    /// A stream of this HTTP/2 connection.
+    Stream(Rc<SharedConnection>),
 }

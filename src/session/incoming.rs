@@ -201,7 +201,7 @@ impl<'a> IncomingRequest<'a> {
             request_id: &self.id,
             listener: &self.connection.listener.name,
             route,
-            tls: self.connection.tls.as_ref(),
+            tls: self.connection.tls.as_deref(),
             claims: self.identity().map(|identity| &identity.claims),
         }
     }

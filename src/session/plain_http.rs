@@ -15,6 +15,7 @@ use super::error::{SessionError, Unserved};
 use super::outcome::SessionOutcome;
 use super::plain_exchange::{PlainExchange, RequestFailure, closed_unsent, send};
 use super::routed::{RequestOnRoute, RoutedRequest};
+use crate::net::client_body::ClientBody;
 use crate::observe::access_log;
 use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;
@@ -37,7 +38,7 @@ impl PlainRequest {
         on_route: &RequestOnRoute<'_>,
         edit: &Edit<'_>,
         parts: Parts,
-        body: Incoming,
+        body: ClientBody,
     ) -> Result<Self, SessionError> {
         if !hop_by_hop::is_plain_or_chunked(&parts.headers) {
             return Err(Rejection::TransferCoding.into());

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use super::connection::{Connection, ConnectionGuards};
+use super::connection::{ClientSide, Connection, ConnectionGuards};
 use super::passive_health;
 use super::recheck_list::Recheck;
-use super::tunnel_record::TunnelRecord;
+use super::tunnel_record::{TunnelClient, TunnelRecord};
 use super::worker::Worker;
 use crate::auth::revocations::unix_seconds;
 use crate::config::model::TunnelLimits;
@@ -43,6 +43,15 @@ pub struct Opening {
     pub(super) facts: TunnelFacts,
 }
 
+impl Opening {
+    /// Takes out the head of the 101: a client that did not ask in HTTP/1.1 gets another head for it.
+    pub fn take_head(&mut self) -> Vec<u8> {
+        let begins = self.to_client.len().saturating_sub(self.read_ahead);
+        let early = self.to_client.split_off(begins);
+        std::mem::replace(&mut self.to_client, early)
+    }
+}
+
 /// Starts a task that relays between the client and the endpoint of `opening` until the tunnel
 /// ends. `read_ahead` holds the bytes that the client sent behind its request.
 pub fn relay(
@@ -52,18 +61,22 @@ pub fn relay(
     read_ahead: &[u8],
     guards: ConnectionGuards,
 ) {
-    let ConnectionGuards {
-        mut permit,
-        connected,
-    } = guards;
+    let ConnectionGuards { mut permit, side } = guards;
     permit.hold_tunnel(opening.permits);
     let worker = &connection.worker;
     let record = Rc::new(TunnelRecord {
+        client: match side {
+            ClientSide::Connection(connected) => TunnelClient::Connection {
+                _counted: connected,
+            },
+            ClientSide::Stream(shared) => {
+                TunnelClient::Stream(shared.place_for(opening.facts.session))
+            }
+        },
         facts: opening.facts,
         lease: opening.lease,
         _ports: opening.endpoint.port,
         permit,
-        _connected: connected,
     });
     access_log::tunnel_opened(
         &worker.recorder,
@@ -80,6 +93,9 @@ pub fn relay(
         to_endpoint: read_ahead.to_vec(),
     };
     let slot = worker.tunnels.enter(opening.limits, Rc::clone(&record));
+    if let TunnelClient::Stream(place) = &record.client {
+        place.entered(slot.place() as usize);
+    }
     for permit in record.permit.shared_limits() {
         permit.opened(TunnelPlace {
             replaced: Arc::clone(&worker.replaced),
@@ -134,8 +150,18 @@ impl Future for Relay {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let finished = ready!(Pin::new(&mut self.tunnel).poll(cx));
-        let TunnelRecord { facts, lease, .. } = &*self.record;
+        let TunnelRecord {
+            facts,
+            lease,
+            client,
+            ..
+        } = &*self.record;
         let endpoint = lease.endpoint();
+        if let TunnelClient::Stream(place) = client
+            && let Some(message) = self.tunnel.close_message()
+        {
+            place.closed_with(message);
+        }
         if self.tunnel.is_unseen() {
             // A sum of all traffic is being formed, which will not find it any more.
             facts.series.traffic.add_live(self.tunnel.meter());

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::shared_connection::StreamPlace;
 use crate::net::admission::ConnectionPermit;
 use crate::observe::access_log::TunnelFacts;
 use crate::observe::series::OpenConnection;
@@ -19,7 +20,16 @@ pub struct TunnelRecord {
     pub(super) lease: Lease,
     pub(super) _ports: Option<source::PortPermit>,
     pub(super) permit: ConnectionPermit,
-    pub(super) _connected: OpenConnection,
+    pub(super) client: TunnelClient,
+}
+
+/// What carries the client's side of a tunnel.
+#[derive(Debug)]
+pub(super) enum TunnelClient {
+    /// A connection of its own.
+    Connection { _counted: OpenConnection },
+    /// A stream of an HTTP/2 connection. Boxed, because that is the rarer case.
+    Stream(Box<StreamPlace>),
 }
 
 impl TunnelRecord {

@@ -90,6 +90,11 @@ impl<O: TunnelOwner> Tunnel<O> {
         &self.slot.entry().meter
     }
 
+    /// What the Close frame said, if the tunnel was closed on purpose.
+    pub fn close_message(&self) -> Option<std::rc::Rc<CloseMessage>> {
+        self.slot.close_message()
+    }
+
     /// Whether a sum over all tunnels is being formed that has not seen this one.
     pub fn is_unseen(&self) -> bool {
         self.slot.is_unseen()
@@ -140,6 +145,7 @@ impl<O: TunnelOwner> Tunnel<O> {
             let delivered = deliver(unwritten, sink, (entry, side.other()), account, cx);
             if delivered.is_pending() {
                 // The end of a side that is not read cannot be read either: the sweep has to know.
+                source.take_in(cx);
                 entry.set_hangup(side, source.hangup());
             }
             if ready!(delivered).is_err() {
@@ -161,6 +167,7 @@ impl<O: TunnelOwner> Tunnel<O> {
             // Nothing is registered here: the sweep wakes the tunnel when the client may go on.
             // Until then its bytes stay in the kernel, whose window slows it down.
             if step == NextStep::Ignore || (side == Side::Client && entry.is_paused()) {
+                source.take_in(cx);
                 return Poll::Pending;
             }
             let size = unwritten.read_size(account.remainders.total()).min(quantum);
@@ -306,8 +313,8 @@ fn pass_end(
 ) -> Poll<()> {
     // No orderly end where a reset is to follow: the peer would take what it has for complete. The
     // last end needs no shutdown, closing the socket sends it; except over TLS, where close_notify
-    // is a message of its own and a stream without it looks truncated.
-    let last = forwarder.next_step(side.other()) == NextStep::Done && !sink.is_tls();
+    // is a message of its own and a stream without it looks truncated, and over HTTP/2.
+    let last = forwarder.next_step(side.other()) == NextStep::Done && !sink.has_end_message();
     if !last && forwarder.reset_to() != Some(side.other()) {
         // A failure changes nothing: reading from that side shows whether it is gone.
         let _ = ready!(Pin::new(sink).poll_shutdown(cx));

@@ -18,7 +18,7 @@ use super::rates::Debt;
 use super::side::Side;
 use super::slow_reader::Stalls;
 use crate::config::model::TunnelLimits;
-use crate::net::stream::Hangup;
+use crate::net::hangup::Hangup;
 
 /// Sweeps for which a tunnel may go on after its end was decided: to finish the frame that is under
 /// way and for the closing handshakes. After that it is cut off.

@@ -155,7 +155,7 @@ impl TunnelEntry {
 mod tests {
     use super::*;
     use crate::config::model::{ByteRate, MaxAge, RateAction, TunnelLimits};
-    use crate::net::stream::Hangup;
+    use crate::net::hangup::Hangup;
     use crate::tunnel::bindings::TunnelBinding;
     use crate::tunnel::framing::MESSAGE_COST;
     use crate::tunnel::table::TableSlot;

@@ -16,7 +16,7 @@ use tidegate::net::admission::{Admission, WorkerLoad};
 use tidegate::net::listener::{Listener, ListenerSettings};
 use tidegate::net::stream::{Peer, Socket, Stream};
 use tidegate::protocol::revoked::RevokedCertificates;
-use tidegate::session::{Connection, ConnectionGuards, Shared, Worker};
+use tidegate::session::{ClientSide, Connection, ConnectionGuards, Shared, Worker};
 use tidegate::snapshot::Snapshot;
 use tidegate::upstream::connect::Connector;
 use tokio::net::{TcpListener, TcpStream};
@@ -97,7 +97,10 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         worker.tasks.spawn(front::http::serve(
             connection,
             stream,
-            ConnectionGuards { permit, connected },
+            ConnectionGuards {
+                permit,
+                side: ClientSide::Connection(connected),
+            },
             tokio::time::Instant::now(),
         ));
 

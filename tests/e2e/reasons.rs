@@ -107,6 +107,7 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         }
         R::NameUnresolved | R::EndpointUnknown | R::CredentialRevoked => return None,
         R::HandshakeRate | R::DescriptorsExhausted | R::AuthBusy => return None,
+        R::ProtocolUnsupported | R::AddressFull | R::ListenerFull | R::Draining => return None,
     })
 }
 

@@ -152,7 +152,7 @@ impl AdminIo {
     /// Notes the activity of `stream`.
     pub(super) fn new(stream: Stream, activity: Arc<AdminActivity>) -> Self {
         Self {
-            is_tls: stream.is_tls(),
+            is_tls: stream.has_end_message(),
             stream: TurnStream::new(stream),
             activity,
         }

@@ -31,8 +31,7 @@ pub(super) const LISTENER: KeyTable = KeyTable {
             "",
             "With `true` or a table of settings, the listener offers HTTP/2 in TLS handshakes (ALPN), with WebSockets over it (RFC 8441); clients that do not choose it use HTTP/1.1. Requires `tls`. By default, or with `false`, the listener speaks HTTP/1.1 only.",
         )
-        .shown("http2 = true")
-        .later(),
+        .shown("http2 = true"),
         key(
             "proxy_protocol",
             ValueKind::OneOf(&["off", "required"]),

@@ -120,8 +120,7 @@ impl Listeners {
         let secured = listener.tls.as_ref().map(|settings| {
             let tickets = self.present_tickets(&listener.name)?;
             let tickets = tls::ticket_keys(&listener.name, settings, tickets.as_ref())?;
-            // Not offered until `front` serves it.
-            let http2 = false;
+            let http2 = listener.http2.is_some();
             let config = tls::listener(settings, tickets.as_ref(), &self.managed, http2)?;
             Ok((config, tickets))
         });

@@ -11,12 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::interim::{BodyRefused, InterimResponses, PERMISSION_TIMEOUT};
 use super::merged::MergedBody;
 use crate::config::model::same_variable;
+use crate::net::client_body::ClientBody;
 use crate::protocol::hop_by_hop::BodyLength;
 use crate::protocol::{forwarding_names, hop_by_hop};
 
@@ -108,7 +108,7 @@ pub enum RequestBody {
     /// A body from the client, with a deadline for each piece.
     Upload {
         /// The body as the client sends it, but for small pieces.
-        body: Box<MergedBody<Incoming>>,
+        body: Box<MergedBody<ClientBody>>,
         /// Its progress, shared with the session.
         upload: Rc<UploadProgress>,
         /// Wakes the task at the deadline.
@@ -189,7 +189,7 @@ pub struct UploadTooLarge;
 impl RequestBody {
     /// The body of the client, within these limits. The `blocked` fields are removed from its trailers.
     pub fn new(
-        body: Incoming,
+        body: ClientBody,
         limits: UploadLimits,
         blocked: impl FnOnce() -> BlockedFields,
     ) -> (Self, Rc<UploadProgress>) {

@@ -1,0 +1,239 @@
+//! One client connection in HTTP/2: its streams, our deadlines, its part in a drain (RFC 9113).
+//!
+//! The task of the connection reads and writes the socket, and starts a task for each stream. A WebSocket (RFC 8441)
+//! is a stream that becomes a tunnel: the same one that a connection of HTTP/1.1 becomes, with the stream in place of
+//! the socket. h2 speaks the protocol; hyper's server, which is built on it, would end all tunnels of a connection for
+//! the fault of one, and copy each message once more.
+
+mod carrier;
+mod receiving;
+mod sending;
+mod stream;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use h2::Reason;
+use h2::server::{Builder, Connection as H2Connection};
+use tokio::time::Instant;
+
+use self::carrier::Carrier;
+pub use self::carrier::CarrierGuards;
+use crate::config::model::Http2;
+use crate::net::http2::SendBuffer;
+use crate::net::stream::Stream;
+use crate::net::turns::{TurnStream, TurnTask};
+use crate::session::{Connection, TunnelRecord};
+
+/// What a stream may have waiting to be sent, in bytes.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
+
+/// What h2 may hold against the small frames of a connection that were not taken in yet, in bytes: each counts as
+/// 256. The tasks of its streams take them in once per turn, and a turn reads few, so that no client reaches it by
+/// what it is allowed to send.
+const SMALL_FRAME_BUDGET: usize = 64 * 1024 * 1024;
+
+/// How long a client may take to answer a GOAWAY, once its connection carries nothing.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A connection as h2 serves it.
+type Served = H2Connection<TurnStream<Stream>, SendBuffer>;
+
+/// Serves a connection until it has ended. The deadline of its first request counts from `since`.
+pub async fn serve(
+    connection: Connection,
+    stream: Stream,
+    guards: CarrierGuards,
+    settings: Http2,
+    since: Instant,
+) {
+    let carrier = Rc::new(Carrier::new(connection, guards));
+    let served = TurnTask::new(connected(&carrier, stream, settings, since)).await;
+    if let Err(error) = served {
+        tracing::debug!(client = %carrier.connection.peer, %error, "connection ended");
+    }
+}
+
+async fn connected(
+    carrier: &Rc<Carrier>,
+    stream: Stream,
+    settings: Http2,
+    since: Instant,
+) -> Result<(), h2::Error> {
+    let connection = &carrier.connection;
+    let deadline = since + connection.timeouts.request_header;
+    let handshake = builder(connection, settings).handshake(TurnStream::new(stream));
+    let Ok(served) = tokio::time::timeout_at(deadline, handshake).await else {
+        connection.counts.expired.add(1);
+        return Ok(());
+    };
+    let oldest = settings.max_age.map(|age| Instant::now() + age);
+    Driver {
+        carrier,
+        served: served?,
+        stage: ConnectionStage::Open,
+        idle_since: Some(since),
+        oldest,
+    }
+    .run()
+    .await
+}
+
+fn builder(connection: &Connection, settings: Http2) -> Builder {
+    let header_bytes = u32::try_from(connection.limits.header_bytes).unwrap_or(u32::MAX);
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(settings.streams)
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_header_list_size(header_bytes)
+        .max_send_buffer_size(MAX_SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAME_BUDGET)
+        // h2 counts over the life of a connection, which may last for weeks. `carrier` counts per time.
+        .max_local_error_reset_streams(None);
+    if settings.websockets {
+        builder.enable_connect_protocol();
+    }
+    builder
+}
+
+/// How far a connection has come on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ConnectionStage {
+    /// It serves.
+    Open,
+    /// A drain has begun, or the connection has reached its age. It serves as before until its tunnels have ended: a
+    /// browser that gets a GOAWAY may end all of them at once.
+    Ending,
+    /// It has sent a GOAWAY, and serves what it has begun.
+    Going { since: Instant },
+}
+
+/// Why the wait of a connection's task is over.
+enum Woken {
+    Draining,
+    Accepted(Option<Result<stream::OpenedStream, h2::Error>>),
+    Changed,
+    Due,
+}
+
+/// Drives a connection.
+struct Driver<'a> {
+    carrier: &'a Rc<Carrier>,
+    served: Served,
+    stage: ConnectionStage,
+    /// Since when the connection has carried nothing.
+    idle_since: Option<Instant>,
+    /// When it reaches its age.
+    oldest: Option<Instant>,
+}
+
+impl Driver<'_> {
+    /// Accepts streams until the connection has ended.
+    async fn run(mut self) -> Result<(), h2::Error> {
+        let connection = &self.carrier.connection;
+        let mut drain = connection.listener.drain.watch();
+        let mut is_draining = false;
+        let far = Instant::now() + Duration::from_secs(86_400);
+        let mut alarm = std::pin::pin!(tokio::time::sleep_until(far));
+        loop {
+            self.advance();
+            let due = self.due().unwrap_or(far);
+            if alarm.deadline() != due {
+                alarm.as_mut().reset(due);
+            }
+            let woken = tokio::select! {
+                biased;
+                _ = drain.begun(), if !is_draining => Woken::Draining,
+                accepted = std::future::poll_fn(|cx| self.served.poll_accept(cx)) => {
+                    Woken::Accepted(accepted)
+                }
+                () = self.carrier.shared.changed() => Woken::Changed,
+                () = alarm.as_mut() => Woken::Due,
+            };
+            match woken {
+                Woken::Draining => {
+                    is_draining = true;
+                    self.begin_end();
+                }
+                Woken::Accepted(None) => return Ok(()),
+                Woken::Accepted(Some(incoming)) => {
+                    let stream = stream::serve(Rc::clone(self.carrier), incoming?);
+                    connection.worker.tasks.spawn(TurnTask::new(stream));
+                }
+                Woken::Changed => {}
+                Woken::Due if self.is_over() => return Ok(()),
+                Woken::Due => {}
+            }
+        }
+    }
+
+    fn begin_end(&mut self) {
+        if self.stage == ConnectionStage::Open {
+            self.stage = ConnectionStage::Ending;
+        }
+    }
+
+    /// Acts on what has changed.
+    fn advance(&mut self) {
+        let Carrier {
+            connection, shared, ..
+        } = &**self.carrier;
+        if let Some(message) = shared.take_turn()
+            && self.stage != ConnectionStage::Open
+        {
+            // The drain has closed one of them: this is the connection's turn.
+            self.carrier.take_no_tunnels();
+            for (session, place) in shared.tunnels() {
+                let is_it = |record: &TunnelRecord| record.facts.session == session;
+                connection.worker.tunnels.close(place, &message, is_it);
+            }
+        }
+        if self.stage == ConnectionStage::Ending && shared.open_tunnels() == 0 {
+            self.stage = ConnectionStage::Going {
+                since: Instant::now(),
+            };
+            self.served.graceful_shutdown();
+        }
+        if self.carrier.take_abuse() {
+            self.served.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        }
+        match self.carrier.is_idle() {
+            false => self.idle_since = None,
+            true if self.idle_since.is_none() => self.idle_since = Some(Instant::now()),
+            true => {}
+        }
+    }
+
+    /// When something is to be done although nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let idle = self.idle_since.map(|idle| match self.stage {
+            ConnectionStage::Going { since } => idle.max(since) + GOODBYE,
+            _ => idle + self.carrier.patience(),
+        });
+        let aged = self.oldest.filter(|_| self.stage == ConnectionStage::Open);
+        [idle, aged].into_iter().flatten().min()
+    }
+
+    /// Acts on what is due. Returns whether the connection is closed, whatever the client does.
+    fn is_over(&mut self) -> bool {
+        let now = Instant::now();
+        if self.due().is_none_or(|due| due > now) {
+            return false;
+        }
+        match self.stage {
+            ConnectionStage::Going { .. } => return true,
+            ConnectionStage::Open if self.oldest.is_some_and(|oldest| oldest <= now) => {
+                self.begin_end()
+            }
+            ConnectionStage::Open | ConnectionStage::Ending => {
+                self.carrier.connection.counts.expired.add(1);
+                if !self.carrier.has_had_stream() {
+                    return true;
+                }
+                self.begin_end();
+            }
+        }
+        false
+    }
+}

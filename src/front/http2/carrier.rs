@@ -1,0 +1,142 @@
+//! What an HTTP/2 connection and its streams share while it is served.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::net::admission::ConnectionPermit;
+use crate::observe::series::OpenConnection;
+use crate::session::{Connection, SharedConnection};
+
+/// The permits of the connection itself, which it holds until its last stream has ended.
+#[derive(Debug)]
+pub struct CarrierGuards {
+    /// Counts in the process and on the worker.
+    pub permit: ConnectionPermit,
+    /// Counts in the listener's gauge of open connections.
+    pub connected: OpenConnection,
+}
+
+/// A connection that carries streams.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    pub(super) connection: Connection,
+    pub(super) shared: Rc<SharedConnection>,
+    guards: CarrierGuards,
+    /// Streams that have a task: tunnels have one of their own and are not among them.
+    streams: Cell<usize>,
+    has_had_stream: Cell<bool>,
+    takes_tunnels: Cell<bool>,
+    unanswered: RefCell<UnansweredStreams>,
+}
+
+/// Streams that ended before they had a response, reset by either side: each has cost a request to an endpoint, and the
+/// client nothing (CVE-2023-44487).
+#[derive(Debug)]
+struct UnansweredStreams {
+    since: Instant,
+    count: usize,
+}
+
+/// How many of them a client may have in [`UNANSWERED_TIME`]: a browser that leaves a page abandons as many requests as
+/// it has open, and not much more.
+const MAX_UNANSWERED: usize = 200;
+
+const UNANSWERED_TIME: Duration = Duration::from_secs(10);
+
+impl Carrier {
+    pub(super) fn new(connection: Connection, guards: CarrierGuards) -> Self {
+        Self {
+            connection,
+            shared: Rc::default(),
+            guards,
+            streams: Cell::new(0),
+            has_had_stream: Cell::new(false),
+            takes_tunnels: Cell::new(true),
+            unanswered: RefCell::new(UnansweredStreams {
+                since: Instant::now(),
+                count: 0,
+            }),
+        }
+    }
+
+    /// Counts a stream until the guard is dropped.
+    pub(super) fn enter(self: &Rc<Self>) -> StreamGuard {
+        self.streams.set(self.streams.get() + 1);
+        self.has_had_stream.set(true);
+        StreamGuard(Rc::clone(self))
+    }
+
+    /// A permit for what a stream costs, unless the process has no room.
+    pub(super) fn permit(&self) -> Option<ConnectionPermit> {
+        self.guards.permit.for_stream()
+    }
+
+    /// Whether the connection carries nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.get() == 0 && self.shared.open_tunnels() == 0
+    }
+
+    /// How long the connection may carry nothing.
+    pub(super) fn patience(&self) -> Duration {
+        match self.has_had_stream.get() {
+            true => self.connection.timeouts.keep_alive,
+            false => self.connection.timeouts.request_header,
+        }
+    }
+
+    /// Whether there has been a stream.
+    pub(super) fn has_had_stream(&self) -> bool {
+        self.has_had_stream.get()
+    }
+
+    /// Whether a tunnel may still be opened.
+    pub(super) fn takes_tunnels(&self) -> bool {
+        self.takes_tunnels.get()
+    }
+
+    /// Has no further tunnel opened: those that are open are being closed.
+    pub(super) fn take_no_tunnels(&self) {
+        self.takes_tunnels.set(false);
+    }
+
+    /// Notes that a stream ended before it had a response.
+    pub(super) fn note_unanswered(&self) {
+        let mut unanswered = self.unanswered.borrow_mut();
+        if unanswered.since.elapsed() > UNANSWERED_TIME {
+            *unanswered = UnansweredStreams {
+                since: Instant::now(),
+                count: 0,
+            };
+        }
+        unanswered.count += 1;
+        if unanswered.count > MAX_UNANSWERED {
+            self.shared.note_change();
+        }
+    }
+
+    /// Whether the client opens streams only to reset them; once.
+    pub(super) fn take_abuse(&self) -> bool {
+        let mut unanswered = self.unanswered.borrow_mut();
+        let is_abused = unanswered.count > MAX_UNANSWERED;
+        if is_abused {
+            unanswered.count = 0;
+        }
+        is_abused
+    }
+}
+
+/// Counts a stream of a connection.
+#[derive(Debug)]
+pub(super) struct StreamGuard(Rc<Carrier>);
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        if self.0.is_idle() {
+            self.0.shared.note_change();
+        }
+    }
+}

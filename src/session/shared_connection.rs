@@ -1,0 +1,92 @@
+//! What the sessions of one HTTP/2 connection share: the tunnels that are open on it, and whether its turn in a
+//! drain has come.
+//!
+//! A drain is paced by connection: a browser that has lost one of its tunnels opens the next on the connection that
+//! it has, which must not take it any more. So the first tunnel that a drain closes brings the turn of its
+//! connection, and all others on it are closed with the same message. `front/http2` does that.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+use crate::observe::access_log::SessionId;
+use crate::tunnel::ended::CloseMessage;
+
+/// What the sessions of one HTTP/2 connection share.
+#[derive(Debug, Default)]
+pub struct SharedConnection {
+    /// The open tunnels, and their places in the table of their worker.
+    tunnels: RefCell<HashMap<SessionId, usize>>,
+    turn: RefCell<Option<Rc<CloseMessage>>>,
+    changed: Notify,
+}
+
+impl SharedConnection {
+    /// The number of open tunnels.
+    pub fn open_tunnels(&self) -> usize {
+        self.tunnels.borrow().len()
+    }
+
+    /// The open tunnels: their sessions, and their places in the table of their worker.
+    pub fn tunnels(&self) -> Vec<(SessionId, usize)> {
+        let tunnels = self.tunnels.borrow();
+        tunnels
+            .iter()
+            .map(|(session, place)| (*session, *place))
+            .collect()
+    }
+
+    /// Waits until a tunnel has ended, or something else is [noted](Self::note_change).
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Wakes the task of the connection.
+    pub fn note_change(&self) {
+        self.changed.notify_one();
+    }
+
+    /// The message of the first tunnel that was closed on purpose, once: then the connection's turn has come, if it
+    /// is in a drain.
+    pub fn take_turn(&self) -> Option<Rc<CloseMessage>> {
+        self.turn.take()
+    }
+
+    /// A place for the tunnel of this session.
+    pub(super) fn place_for(self: &Rc<Self>, session: SessionId) -> Box<StreamPlace> {
+        Box::new(StreamPlace {
+            session,
+            shared: Rc::clone(self),
+        })
+    }
+}
+
+/// The place of a tunnel among those of its connection, until it ends.
+#[derive(Debug)]
+pub(super) struct StreamPlace {
+    session: SessionId,
+    shared: Rc<SharedConnection>,
+}
+
+impl StreamPlace {
+    /// Notes the tunnel's place in the table of its worker.
+    pub(super) fn entered(&self, place: usize) {
+        let mut tunnels = self.shared.tunnels.borrow_mut();
+        tunnels.insert(self.session, place);
+    }
+
+    /// Notes that the tunnel was closed on purpose, with this message.
+    pub(super) fn closed_with(&self, message: Rc<CloseMessage>) {
+        self.shared.turn.replace(Some(message));
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut tunnels = self.shared.tunnels.borrow_mut();
+        tunnels.remove(&self.session);
+        self.shared.changed.notify_one();
+    }
+}
