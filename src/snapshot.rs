@@ -73,6 +73,8 @@ pub struct Route {
     pub reserved: Box<[HeaderName]>,
     /// The limits of its tunnels. Tunnels share them, and hold no snapshot.
     pub limits: Arc<TunnelLimits>,
+    /// The same for tunnels that share their client's connection with others.
+    pub carried_limits: Arc<TunnelLimits>,
 }
 
 /// An upstream that a route leads to.
@@ -370,6 +372,7 @@ impl Route {
                 .collect(),
             reserved,
             limits: Arc::new(settings.limits),
+            carried_limits: Arc::new(settings.limits.carried()),
             settings: settings.clone(),
         }))
     }

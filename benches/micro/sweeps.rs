@@ -33,6 +33,7 @@ fn pinged() -> TunnelLimits {
         ping: Some(PingConfig {
             every: Duration::from_secs(3600),
             pong: Duration::from_secs(20),
+            clients: true,
         }),
         ..plain()
     }

@@ -30,6 +30,7 @@ use crate::net::tls_handshakes::{PERMIT_TIMEOUT, TooManyHandshakes};
 use crate::observe::labels::RefusedConnection;
 use crate::observe::series::ListenerSeries;
 use crate::protocol::certificate::TlsFacts;
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::session::{ClientSide, Connection, ConnectionGuards, Worker};
 
 /// How long a peer that must send nothing on a listener with PROXY headers may stay connected.
@@ -85,7 +86,12 @@ pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
     // TLS has a deadline of its own, so the time for the first request begins after it. Without TLS
     // it began at accept: a PROXY header is part of that time.
     let since = settings.tls.as_ref().map_or(since, |_| Instant::now());
+    let http2 = settings.http2.filter(|_| stream.alpn_is_h2());
     let connection = Connection {
+        protocol: match http2 {
+            Some(_) => ClientProtocol::Http2,
+            None => ClientProtocol::Http1,
+        },
         timeouts: settings.timeouts,
         limits: settings.limits,
         peer: origin.peer,
@@ -100,15 +106,14 @@ pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
         counts,
     };
     // A connection lives for days and must not keep the certificates of an old configuration.
-    let http2 = settings.http2;
     drop(settings);
     match http2 {
-        Some(http2) if stream.alpn_is_h2() => {
+        Some(http2) => {
             let carrier = CarrierGuards { permit, connected };
             // Boxed, because its state is larger, and most connections do not need it.
             Box::pin(http2::serve(connection, stream, carrier, http2, since)).await;
         }
-        _ => {
+        None => {
             let guards = ConnectionGuards {
                 permit,
                 side: ClientSide::Connection(connected),

@@ -6,10 +6,12 @@
 //! the fault of one, and copy each message once more.
 
 mod carrier;
+mod client_ping;
 mod receiving;
 mod sending;
 mod stream;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,11 +21,13 @@ use tokio::time::Instant;
 
 use self::carrier::Carrier;
 pub use self::carrier::CarrierGuards;
+use self::client_ping::{ClientPing, HeardStream};
 use crate::config::model::Http2;
 use crate::net::http2::SendBuffer;
 use crate::net::stream::Stream;
-use crate::net::turns::{TurnStream, TurnTask};
+use crate::net::turns::TurnTask;
 use crate::session::{Connection, TunnelRecord};
+use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// What a stream may have waiting to be sent, in bytes.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
@@ -36,8 +40,11 @@ const SMALL_FRAME_BUDGET: usize = 64 * 1024 * 1024;
 /// How long a client may take to answer a GOAWAY, once its connection carries nothing.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// The most by which a connection's `max_age` is shorter than configured.
+const AGE_JITTER: f64 = 0.2;
+
 /// A connection as h2 serves it.
-type Served = H2Connection<TurnStream<Stream>, SendBuffer>;
+type Served = H2Connection<HeardStream, SendBuffer>;
 
 /// Serves a connection until it has ended. The deadline of its first request counts from `since`.
 pub async fn serve(
@@ -62,15 +69,22 @@ async fn connected(
 ) -> Result<(), h2::Error> {
     let connection = &carrier.connection;
     let deadline = since + connection.timeouts.request_header;
-    let handshake = builder(connection, settings).handshake(TurnStream::new(stream));
+    let heard = Rc::new(Cell::new(since));
+    let handshake = builder(connection, settings).handshake(HeardStream::new(stream, &heard));
     let Ok(served) = tokio::time::timeout_at(deadline, handshake).await else {
         connection.counts.expired.add(1);
         return Ok(());
     };
-    let oldest = settings.max_age.map(|age| Instant::now() + age);
+    let mut served: Served = served?;
+    // Connections that were opened together must not end together.
+    let shorter = 1.0 - AGE_JITTER * fastrand::f64();
+    let oldest = settings
+        .max_age
+        .map(|age| Instant::now() + age.mul_f64(shorter));
     Driver {
         carrier,
-        served: served?,
+        ping: ClientPing::new(served.ping_pong(), heard),
+        served,
         stage: ConnectionStage::Open,
         idle_since: Some(since),
         oldest,
@@ -121,6 +135,7 @@ enum Woken {
 struct Driver<'a> {
     carrier: &'a Rc<Carrier>,
     served: Served,
+    ping: ClientPing,
     stage: ConnectionStage,
     /// Since when the connection has carried nothing.
     idle_since: Option<Instant>,
@@ -145,9 +160,11 @@ impl Driver<'_> {
             let woken = tokio::select! {
                 biased;
                 _ = drain.begun(), if !is_draining => Woken::Draining,
-                accepted = std::future::poll_fn(|cx| self.served.poll_accept(cx)) => {
-                    Woken::Accepted(accepted)
-                }
+                accepted = std::future::poll_fn(|cx| {
+                    let accepted = self.served.poll_accept(cx);
+                    self.ping.take_answer(cx);
+                    accepted
+                }) => Woken::Accepted(accepted),
                 () = self.carrier.shared.changed() => Woken::Changed,
                 () = alarm.as_mut() => Woken::Due,
             };
@@ -176,18 +193,12 @@ impl Driver<'_> {
 
     /// Acts on what has changed.
     fn advance(&mut self) {
-        let Carrier {
-            connection, shared, ..
-        } = &**self.carrier;
+        let Carrier { shared, .. } = &**self.carrier;
         if let Some(message) = shared.take_turn()
             && self.stage != ConnectionStage::Open
         {
             // The drain has closed one of them: this is the connection's turn.
-            self.carrier.take_no_tunnels();
-            for (session, place) in shared.tunnels() {
-                let is_it = |record: &TunnelRecord| record.facts.session == session;
-                connection.worker.tunnels.close(place, &message, is_it);
-            }
+            self.close_tunnels(&message);
         }
         if self.stage == ConnectionStage::Ending && shared.open_tunnels() == 0 {
             self.stage = ConnectionStage::Going {
@@ -205,34 +216,59 @@ impl Driver<'_> {
         }
     }
 
+    /// Closes the tunnels of the connection, and has no further one opened.
+    fn close_tunnels(&self, message: &Rc<CloseMessage>) {
+        self.carrier.take_no_tunnels();
+        let tunnels = &self.carrier.connection.worker.tunnels;
+        for (session, place) in self.carrier.shared.tunnels() {
+            let is_it = |record: &TunnelRecord| record.facts.session == session;
+            tunnels.close(place, message, is_it);
+        }
+    }
+
     /// When something is to be done although nothing happens.
     fn due(&self) -> Option<Instant> {
-        let idle = self.idle_since.map(|idle| match self.stage {
+        let ping = self.carrier.shared.ping();
+        let ping = ping.map(|times| self.ping.due(times));
+        let due = [self.idle_until(), self.serves_until(), ping];
+        due.into_iter().flatten().min()
+    }
+
+    /// When the connection reaches its age.
+    fn serves_until(&self) -> Option<Instant> {
+        self.oldest.filter(|_| self.stage == ConnectionStage::Open)
+    }
+
+    /// When a connection that carries nothing ends.
+    fn idle_until(&self) -> Option<Instant> {
+        let idle = self.idle_since?;
+        Some(match self.stage {
             ConnectionStage::Going { since } => idle.max(since) + GOODBYE,
             _ => idle + self.carrier.patience(),
-        });
-        let aged = self.oldest.filter(|_| self.stage == ConnectionStage::Open);
-        [idle, aged].into_iter().flatten().min()
+        })
     }
 
     /// Acts on what is due. Returns whether the connection is closed, whatever the client does.
     fn is_over(&mut self) -> bool {
         let now = Instant::now();
-        if self.due().is_none_or(|due| due > now) {
-            return false;
+        let has_come = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        if let Some(times) = self.carrier.shared.ping()
+            && self.ping.finds_dead(times, now)
+        {
+            self.close_tunnels(&Rc::new(CloseMessage::standard(Ended::DeadClient)));
+            return true;
         }
-        match self.stage {
-            ConnectionStage::Going { .. } => return true,
-            ConnectionStage::Open if self.oldest.is_some_and(|oldest| oldest <= now) => {
-                self.begin_end()
+        if has_come(self.serves_until()) {
+            self.begin_end();
+            self.close_tunnels(&Rc::new(CloseMessage::standard(Ended::MaxAge)));
+        }
+        if has_come(self.idle_until()) {
+            if matches!(self.stage, ConnectionStage::Going { .. }) {
+                return true;
             }
-            ConnectionStage::Open | ConnectionStage::Ending => {
-                self.carrier.connection.counts.expired.add(1);
-                if !self.carrier.has_had_stream() {
-                    return true;
-                }
-                self.begin_end();
-            }
+            self.carrier.connection.counts.expired.add(1);
+            self.begin_end();
+            return !self.carrier.has_had_stream();
         }
         false
     }

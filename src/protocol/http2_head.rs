@@ -6,7 +6,7 @@
 
 use h2::ext::Protocol;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
@@ -71,8 +71,9 @@ pub fn to_http1(
 }
 
 /// Fields that a head in HTTP/2 must not have (RFC 9113 section 8.2.2).
-const OF_CONNECTIONS: [HeaderName; 5] = [
+const OF_CONNECTIONS: [HeaderName; 6] = [
     CONNECTION,
+    TE,
     TRANSFER_ENCODING,
     UPGRADE,
     HeaderName::from_static("keep-alive"),

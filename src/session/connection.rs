@@ -16,6 +16,7 @@ use crate::net::listener::Listener;
 use crate::net::stream::Peer;
 use crate::observe::series::{ListenerSeries, OpenConnection};
 use crate::protocol::certificate::TlsFacts;
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::upstream::http::ReservedConnections;
 
 /// The client connection that a session's request arrived on; in HTTP/2, one stream of it.
@@ -25,6 +26,8 @@ pub struct Connection {
     pub worker: Rc<Worker>,
     /// The listener that accepted the connection.
     pub listener: Arc<Listener>,
+    /// The protocol that the client speaks.
+    pub protocol: ClientProtocol,
     /// The listener's counters on this worker.
     pub counts: Arc<ListenerSeries>,
     /// The client's deadlines, as configured when the connection was accepted.
@@ -55,6 +58,7 @@ impl Connection {
         Self {
             worker: Rc::clone(&self.worker),
             listener: Arc::clone(&self.listener),
+            protocol: self.protocol,
             counts: Arc::clone(&self.counts),
             timeouts: self.timeouts,
             limits: self.limits,

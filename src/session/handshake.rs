@@ -16,6 +16,7 @@ use super::relay::Opening;
 use super::routed::RoutedRequest;
 use crate::net::admission::TunnelPermits;
 use crate::observe::access_log::TunnelFacts;
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::protocol::handshake::{self, Handshake};
 use crate::protocol::handshake_response::Switch;
 use crate::protocol::header_case::HeaderCase;
@@ -77,7 +78,10 @@ pub(super) async fn open(
     Ok(SessionOutcome::Tunnel(Box::new(Opening {
         read_ahead,
         to_client,
-        limits: Arc::clone(&routed.route.limits),
+        limits: Arc::clone(match routed.connection.protocol {
+            ClientProtocol::Http1 => &routed.route.limits,
+            ClientProtocol::Http2 => &routed.route.carried_limits,
+        }),
         handshake: facts.opened - routed.facts.started,
         facts,
         lease,

@@ -70,7 +70,7 @@ pub fn relay(
                 _counted: connected,
             },
             ClientSide::Stream(shared) => {
-                TunnelClient::Stream(shared.place_for(opening.facts.session))
+                TunnelClient::Stream(shared.place_for(opening.facts.session, &opening.limits))
             }
         },
         facts: opening.facts,

@@ -5,12 +5,13 @@
 //! it has, which must not take it any more. So the first tunnel that a drain closes brings the turn of its
 //! connection, and all others on it are closed with the same message. `front/http2` does that.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
 
+use crate::config::model::{PingConfig, TunnelLimits};
 use crate::observe::access_log::SessionId;
 use crate::tunnel::ended::CloseMessage;
 
@@ -20,6 +21,8 @@ pub struct SharedConnection {
     /// The open tunnels, and their places in the table of their worker.
     tunnels: RefCell<HashMap<SessionId, usize>>,
     turn: RefCell<Option<Rc<CloseMessage>>>,
+    /// When the client is asked whether it is there, by the routes of its tunnels.
+    ping: Cell<Option<PingConfig>>,
     changed: Notify,
 }
 
@@ -54,8 +57,27 @@ impl SharedConnection {
         self.turn.take()
     }
 
+    /// How to find out whether the client is still there; `None` if no tunnel asks for that.
+    pub fn ping(&self) -> Option<PingConfig> {
+        self.ping.get().filter(|_| self.open_tunnels() > 0)
+    }
+
     /// A place for the tunnel of this session.
-    pub(super) fn place_for(self: &Rc<Self>, session: SessionId) -> Box<StreamPlace> {
+    pub(super) fn place_for(
+        self: &Rc<Self>,
+        session: SessionId,
+        limits: &TunnelLimits,
+    ) -> Box<StreamPlace> {
+        // The most impatient route decides, also for the rest of the connection's life.
+        let first = |one: PingConfig, other: PingConfig| PingConfig {
+            every: one.every.min(other.every),
+            pong: one.pong.min(other.pong),
+            clients: false,
+        };
+        self.ping.set(match (self.ping.get(), limits.ping) {
+            (Some(one), Some(other)) => Some(first(one, other)),
+            (one, other) => one.or(other),
+        });
         Box::new(StreamPlace {
             session,
             shared: Rc::clone(self),

@@ -154,6 +154,7 @@ mod tests {
     const TIMES: PingConfig = PingConfig {
         every: Duration::from_secs(25),
         pong: Duration::from_secs(20),
+        clients: true,
     };
 
     /// Checks once a second from `from` to `to`; returns when something had to be done, and what.

@@ -111,7 +111,8 @@ impl TunnelEntry {
         let Some(times) = self.limits.ping.filter(|_| self.verdict().is_none()) else {
             return;
         };
-        for side in [Side::Client, Side::Endpoint] {
+        let asked = [Side::Client, Side::Endpoint].into_iter();
+        for side in asked.skip(usize::from(!times.clients)) {
             let gone = match side {
                 Side::Client => Ended::DeadClient,
                 Side::Endpoint => Ended::DeadUpstream,

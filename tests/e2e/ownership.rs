@@ -15,6 +15,7 @@ use tidegate::front;
 use tidegate::net::admission::{Admission, WorkerLoad};
 use tidegate::net::listener::{Listener, ListenerSettings};
 use tidegate::net::stream::{Peer, Socket, Stream};
+use tidegate::protocol::client_protocol::ClientProtocol;
 use tidegate::protocol::revoked::RevokedCertificates;
 use tidegate::session::{ClientSide, Connection, ConnectionGuards, Shared, Worker};
 use tidegate::snapshot::Snapshot;
@@ -73,6 +74,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         });
         let (mut client, accepted, peer) = accepted().await;
         let connection = Rc::new(Connection {
+            protocol: ClientProtocol::Http1,
             worker: Rc::clone(&worker),
             listener: Arc::clone(&listener),
             counts: worker.recorder.counters.listener(&listener.name),

@@ -329,6 +329,7 @@ fn tunnel_limits(timeouts: &Section, limits: &Section) -> TunnelLimits {
     let ping = timeouts.duration("ping").map(|every| PingConfig {
         every,
         pong: timeouts.duration("pong").unwrap_or_default(),
+        clients: true,
     });
     TunnelLimits {
         // Pings keep quiet tunnels alive on purpose: closing them as idle would defeat that.

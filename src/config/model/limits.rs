@@ -31,6 +31,20 @@ pub struct PingConfig {
     pub every: Duration,
     /// A side that sends nothing within this time after a Ping counts as dead.
     pub pong: Duration,
+    /// Whether clients get Pings, too. A client whose connection carries several tunnels is asked once for all of them,
+    /// by a PING of that connection.
+    pub clients: bool,
+}
+
+impl TunnelLimits {
+    /// The limits of a tunnel on a connection that carries several.
+    pub fn carried(self) -> Self {
+        let ping = self.ping.map(|ping| PingConfig {
+            clients: false,
+            ..ping
+        });
+        Self { ping, ..self }
+    }
 }
 
 /// The age at which tunnels are closed.
