@@ -1,10 +1,10 @@
 //! Everything that closes live tunnels on purpose, so that their clients come back elsewhere.
 //!
-//! An operator's `close`, a stop or an upgrade, endpoints that are down, drained or removed (`evict`), and
-//! endpoints that have more than their share (`rebalance`) all do the same: they choose tunnels with a
-//! filter and leave closing them at a pace to a job. All of it runs on the control runtime. What only
-//! a worker knows or can do, it is asked for through a queue of its own and in short steps, so that no
-//! question delays its connections.
+//! An operator's `close`, a stop or an upgrade, endpoints that are down, drained or removed (`evict`), endpoints that
+//! have more than their share (`rebalance`), and client certificates that were revoked (`revoke`) all do the same:
+//! they choose tunnels with a filter and leave closing them at a pace to a job. All of it runs on the control
+//! runtime. What only a worker knows or can do, it is asked for through a queue of its own and in short steps, so
+//! that no question delays its connections.
 
 pub mod tunnel_filter;
 pub mod tunnel_page;
@@ -15,6 +15,7 @@ pub mod jobs;
 pub mod periodic;
 pub mod evict;
 pub mod rebalance;
+pub mod revoke;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use self::jobs::Jobs;
 use self::worker_queries::Workers;
 use crate::session::Shared;
 
-/// What `evict` and `rebalance` work with.
+/// What `evict`, `rebalance` and `revoke` work with.
 #[derive(Debug, Clone)]
 pub struct Displacer {
     /// The workers, which hold the tunnels.

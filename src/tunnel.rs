@@ -15,6 +15,7 @@ pub mod rates;
 pub mod extras;
 pub mod entry;
 pub mod slots;
+pub mod bound_certificates;
 pub mod bindings;
 pub mod clock;
 pub mod turn;

@@ -93,6 +93,7 @@ impl FilterArgs {
             client: self.client,
             subject: self.subject,
             subject_tags: Vec::new(),
+            certificates: None,
             host: self.host,
             older_than: self.older_than,
             idle_for: self.idle_for,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::auth::revocations::{RevokedSubjects, SubjectTag};
 use crate::net::stream::Peer;
 use crate::observe::access_log::TunnelFacts;
+use crate::protocol::revoked::RevokedCertificates;
 
 /// Selects tunnels: those that match all of these. An empty filter selects all tunnels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +43,9 @@ pub struct TunnelFilter {
     /// The hashes of `subject`, by which tunnels know theirs.
     #[serde(skip)]
     pub subject_tags: Vec<SubjectTag>,
+    /// Tunnels with one of these client certificates.
+    #[serde(skip)]
+    pub certificates: Option<Arc<RevokedCertificates>>,
     /// Tunnels whose request named this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,

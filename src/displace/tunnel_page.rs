@@ -95,7 +95,14 @@ pub(super) fn page<T>(
             let facts = &record.facts;
             let age = now.saturating_duration_since(facts.opened);
             let subject = worker.tunnels.binding(place).subject;
-            if filter.matches(facts, (age, quiet), subject) {
+            let is_selected = |chain: &[_]| {
+                let certificates = filter.certificates.as_ref();
+                certificates.is_some_and(|it| it.contain_any(chain))
+            };
+            if filter.matches(facts, (age, quiet), subject)
+                && (filter.certificates.is_none()
+                    || worker.tunnels.has_certificate(place, is_selected))
+            {
                 let session = facts.session.0;
                 let reference = TunnelRef { place, session };
                 tunnels.push(describe(reference, entry, facts, (age, quiet)));

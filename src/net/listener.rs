@@ -43,8 +43,9 @@ pub struct ListenerSettings {
     pub redirect_to_https: bool,
     /// The header field that describes the client certificate to endpoints.
     pub certificate_header: Option<HeaderName>,
-    /// The client certificates that have been revoked, for requests on connections that are older than the lists.
-    pub revoked: RevokedCertificates,
+    /// The client certificates that have been revoked, for requests and tunnels on connections that are older than
+    /// the lists.
+    pub revoked: Arc<RevokedCertificates>,
     /// Limits on connections and handshakes.
     pub limits: ListenerLimits,
     /// TCP keepalive towards clients.

@@ -32,8 +32,7 @@ pub struct ClientCertificate {
     pub fingerprint: Box<str>,
     /// Its subject alternative names: DNS names in lower case, URIs, addresses of mail.
     pub names: Box<[Box<str>]>,
-    /// The keys of the certificate and of those that it depends on.
-    pub(super) chain: Box<[CertificateKey]>,
+    chain: Box<[CertificateKey]>,
     not_after: SystemTime,
 }
 
@@ -43,7 +42,7 @@ pub struct CertificateKey([u8; 16]);
 
 impl CertificateKey {
     /// The key of the certificate that `issuer`, a name in DER, has issued with this serial number.
-    pub(super) fn of(issuer: &[u8], serial: &[u8]) -> Self {
+    pub fn of(issuer: &[u8], serial: &[u8]) -> Self {
         let mut hashed = digest::Context::new(&digest::SHA256);
         hashed.update(&(issuer.len() as u64).to_be_bytes());
         hashed.update(issuer);
@@ -90,6 +89,11 @@ impl ClientCertificate {
     /// session was verified when it began.
     pub fn has_expired(&self, now: SystemTime) -> bool {
         self.not_after < now
+    }
+
+    /// The keys of the certificate and of those that it depends on.
+    pub fn chain(&self) -> &[CertificateKey] {
+        &self.chain
     }
 
     /// When it expires.

@@ -1,5 +1,5 @@
 //! Client certificates that have been revoked: they are verified at the beginning of a connection, which may
-//! outlive the lists of that time.
+//! outlive the lists of that time, and so may its tunnel.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use super::certificate::{CertificateKey, ClientCertificate};
 
 /// The certificates in revocation lists.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct RevokedCertificates(HashSet<CertificateKey>);
 
 impl RevokedCertificates {
@@ -37,8 +37,17 @@ impl RevokedCertificates {
 
     /// Whether the certificate, or one that it depends on, is among them.
     pub fn contain(&self, certificate: &ClientCertificate) -> bool {
-        let mut chain = certificate.chain.iter();
-        !self.0.is_empty() && chain.any(|key| self.0.contains(key))
+        self.contain_any(certificate.chain())
+    }
+
+    /// Whether one of these certificates is among them.
+    pub fn contain_any(&self, keys: &[CertificateKey]) -> bool {
+        !self.0.is_empty() && keys.iter().any(|key| self.0.contains(key))
+    }
+
+    /// Whether there are some that were not revoked `before`.
+    pub fn exceed(&self, before: &Self) -> bool {
+        !self.0.is_subset(&before.0)
     }
 }
 

@@ -415,7 +415,6 @@ mod tests {
     use crate::config::model::{Bind, ListenerLimits, ListenerTimeouts, Trust};
     use crate::drain::Drain;
     use crate::net::listener::ListenerSettings;
-    use crate::protocol::revoked::RevokedCertificates;
     use crate::quota::failure_reports::FailureReports;
 
     fn listener() -> Listener {
@@ -431,7 +430,7 @@ mod tests {
                 trust: Trust::default(),
                 redirect_to_https: false,
                 certificate_header: None,
-                revoked: RevokedCertificates::default(),
+                revoked: Arc::default(),
                 limits: ListenerLimits::default(),
                 keepalive: None,
                 timeouts: ListenerTimeouts {

@@ -34,6 +34,7 @@ use crate::net::listener::Listener;
 use crate::net::listener_limits::Gate;
 use crate::net::managed_certificates::ManagedCertificates;
 use crate::net::tls_tickets::TicketKeys;
+use crate::protocol::revoked::RevokedCertificates;
 use crate::quota::failure_reports::FailureReports;
 use crate::systemd::{self, passed_sockets::PassedSockets};
 
@@ -55,6 +56,10 @@ pub(super) struct Listeners {
     configured: Vec<model::ListenerConfig>,
     /// Listeners that operators have drained.
     drained: HashMap<Arc<str>, DrainedListener>,
+    /// The client certificates that have been revoked, by listener.
+    revoked: HashMap<Arc<str>, Arc<RevokedCertificates>>,
+    /// Those of listeners with more of them than before, until they are taken.
+    newly_revoked: Vec<(Arc<str>, Arc<RevokedCertificates>)>,
 }
 
 /// The parts of the process that listeners serve with.
@@ -111,11 +116,14 @@ impl Listeners {
                 .map(|name| (name, DrainedListener::default()))
                 .collect(),
             inherited,
+            revoked: HashMap::new(),
+            newly_revoked: Vec::new(),
         }
     }
 
     /// Applies a planned change: settings first, then new sockets, and old ones are closed last.
     pub(super) async fn apply(&mut self, plan: ListenerPlan) {
+        self.note_revoked(&plan.running);
         let removed = self.apply_settings(plan.running);
         self.configured = plan.configured;
         self.forget_removed_drains();
@@ -189,6 +197,27 @@ impl Listeners {
         }
         // `running` has taken the others out of the old map.
         std::mem::replace(&mut self.running, running)
+    }
+
+    fn note_revoked(&mut self, planned: &[PlannedListener]) {
+        let revoked = planned.iter().map(|planned| {
+            let listed = Arc::clone(&planned.settings.revoked);
+            (Arc::clone(&planned.name), listed)
+        });
+        let before = std::mem::replace(&mut self.revoked, revoked.collect());
+        let none = Arc::default();
+        let more = self.revoked.iter().filter(|(name, listed)| {
+            let before = before.get(*name).unwrap_or(&none);
+            listed.exceed(before)
+        });
+        let more = more.map(|(name, listed)| (Arc::clone(name), Arc::clone(listed)));
+        self.newly_revoked.extend(more);
+    }
+
+    /// The listeners whose revocation lists have certificates that they had not before the last changes, and all
+    /// certificates in their lists.
+    pub(super) fn take_revoked(&mut self) -> Vec<(Arc<str>, Arc<RevokedCertificates>)> {
+        std::mem::take(&mut self.newly_revoked)
     }
 
     /// Forgets that listeners were drained that are no longer configured.

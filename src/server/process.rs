@@ -26,6 +26,7 @@ use crate::config::model::WatchedFiles;
 use crate::config::sources::SourceText;
 use crate::config::{Loaded, input_file};
 use crate::displace::periodic::PeriodicTask;
+use crate::displace::revoke;
 use crate::observe::process::ProcessStatus;
 use crate::systemd;
 
@@ -55,6 +56,8 @@ pub(super) struct Process {
     pub(super) certificate_changes: watch::Receiver<u64>,
     /// Orders at staging that operators wait for.
     pub(super) trials: JoinSet<()>,
+    /// Searches for tunnels whose client certificates were revoked.
+    pub(super) revoking: JoinSet<()>,
     pub(super) expiry_warnings: ExpiryWarnings,
     pub(super) signals: Signals,
     pub(super) file_watch: FileWatch,
@@ -303,6 +306,7 @@ impl Process {
         if result.is_ok() {
             self.keep_keys();
             self.keep_certificates();
+            self.end_revoked();
         }
         match result {
             Ok(ReloadOutcome::Everything) => {
@@ -316,6 +320,17 @@ impl Process {
         self.admin.publish(&mut self.reloader);
         self.watch_files().await;
         systemd::ready(&self.status());
+    }
+
+    /// Ends the tunnels of client certificates that a reload has revoked.
+    fn end_revoked(&mut self) {
+        // Finished tasks stay in the set until they are joined.
+        while self.revoking.try_join_next().is_some() {}
+        for (listener, certificates) in self.reloader.listeners().take_revoked() {
+            let displacer = self.admin.view().displacer();
+            let ending = revoke::end_revoked(displacer, listener, certificates);
+            self.revoking.spawn(ending);
+        }
     }
 
     /// The files whose changes are applied automatically.

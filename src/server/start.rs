@@ -150,6 +150,7 @@ impl Process {
             keepers: base.keepers,
             key_keepers: key_keepers(shared),
             trials: JoinSet::new(),
+            revoking: JoinSet::new(),
             expiry_warnings: ExpiryWarnings::default(),
             signals,
             file_watch: files,

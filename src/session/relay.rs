@@ -16,6 +16,7 @@ use crate::config::model::TunnelLimits;
 use crate::net::admission::TunnelPermits;
 use crate::net::stream::Stream;
 use crate::observe::access_log::{self, TunnelFacts, TunnelOpening};
+use crate::protocol::certificate::ClientCertificate;
 use crate::protocol::trace_context::TraceId;
 use crate::quota::shared::TunnelPlace;
 use crate::tunnel::bindings::TunnelBinding;
@@ -104,17 +105,15 @@ pub fn relay(
         });
     }
     slot.bind(opening.binding);
+    if let Some(certificate) = certificate(connection) {
+        slot.bind_certificate(certificate.chain());
+    }
     if let Some(recheck) = opening.recheck {
         let session = record.facts.session;
         worker.rechecks.add(recheck, slot.place(), session);
     }
-    if was_revoked(worker, &opening.binding, opening.handshake) {
-        slot.entry().end(Ended::Revoked);
-    }
-    // The endpoint may have taken longer than the credential lasts.
-    let now = unix_seconds(SystemTime::now());
-    if opening.binding.ends.is_some_and(|ends| ends.get() <= now) {
-        slot.entry().end(Ended::CredentialExpired);
+    if let Some(ended) = ended_meanwhile(connection, &opening.binding, opening.handshake) {
+        slot.entry().end(ended);
     }
     let scratch = worker.scratch.clone();
     let tunnel = Tunnel::new(client, opening.endpoint.stream, initial, slot, scratch);
@@ -123,6 +122,28 @@ pub fn relay(
         record,
         worker: Rc::clone(worker),
     });
+}
+
+/// The certificate of the client, also one that has expired.
+fn certificate(connection: &Connection) -> Option<&ClientCertificate> {
+    connection.tls.as_ref()?.certificate.as_ref()
+}
+
+/// Why the tunnel may not go on, because of what has happened while the endpoint was asked.
+fn ended_meanwhile(
+    connection: &Connection,
+    binding: &TunnelBinding,
+    handshake: Duration,
+) -> Option<Ended> {
+    let revoked = &connection.listener.settings.load().revoked;
+    let is_listed = certificate(connection).is_some_and(|it| revoked.contain(it));
+    if is_listed || was_revoked(&connection.worker, binding, handshake) {
+        return Some(Ended::Revoked);
+    }
+    // The endpoint may have taken longer than the credential lasts.
+    let now = unix_seconds(SystemTime::now());
+    let is_over = binding.ends.is_some_and(|ends| ends.get() <= now);
+    is_over.then_some(Ended::CredentialExpired)
 }
 
 /// Whether the subject was revoked while the endpoint was asked: the search for its tunnels did not find this one.

@@ -56,7 +56,7 @@ pub enum Ended {
     Replaced,
     /// The credential that the tunnel was opened with expired.
     CredentialExpired,
-    /// The credentials of the tunnel's subject were revoked.
+    /// The credentials of the tunnel's subject, or its client certificate, were revoked.
     Revoked,
     /// An operator closed the tunnel.
     Killed,

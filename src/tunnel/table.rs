@@ -23,6 +23,7 @@ use super::slots::Slots;
 use super::turn::TurnBudget;
 use super::unwritten::{RemainderAccount, Remainders};
 use crate::config::model::TunnelLimits;
+use crate::protocol::certificate::CertificateKey;
 
 /// The open tunnels of one worker, each with its owner: the caller's own record of it.
 #[derive(Debug)]
@@ -161,6 +162,15 @@ impl<O> TunnelTable<O> {
         self.bindings.get(slot)
     }
 
+    /// Whether the tunnel in this slot was opened with a client certificate whose chain satisfies `is_wanted`.
+    pub fn has_certificate(
+        &self,
+        slot: usize,
+        is_wanted: impl FnOnce(&[CertificateKey]) -> bool,
+    ) -> bool {
+        self.bindings.has_certificate(slot, is_wanted)
+    }
+
     /// Moves the end of the tunnel in this slot, if it has one and its owner satisfies `is_same`. Returns whether
     /// it did.
     pub fn extend(&self, slot: usize, ends: NonZeroU32, is_same: impl FnOnce(&O) -> bool) -> bool {
@@ -257,6 +267,12 @@ impl<O> TableSlot<O> {
     /// Binds the tunnel to a credential.
     pub fn bind(&self, binding: TunnelBinding) {
         self.table.bindings.set(self.key as usize, binding);
+    }
+
+    /// Binds the tunnel to the client certificate with this chain.
+    pub fn bind_certificate(&self, chain: &[CertificateKey]) {
+        let slot = self.key as usize;
+        self.table.bindings.set_certificate(slot, chain);
     }
 
     /// The turns of the worker.
@@ -356,7 +372,7 @@ impl<O> TableSlot<O> {
 impl<O> Drop for TableSlot<O> {
     fn drop(&mut self) {
         let slot = self.key as usize;
-        self.table.bindings.set(slot, TunnelBinding::default());
+        self.table.bindings.clear(slot);
         self.table.entries.borrow_mut().remove(slot);
     }
 }

@@ -13,8 +13,9 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::certificates::{Authority, subject_of, write};
 use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::frames::{close, frame};
 use crate::harness::proxy::{Proxy, Signal, settings};
-use crate::harness::wire::{HANDSHAKE, Head, Wire, handshake_with};
+use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire, handshake_with};
 
 struct Setup {
     /// The authority of the server certificate.
@@ -281,4 +282,62 @@ async fn revoked_certificates_are_refused_from_the_next_reload_on() {
         .await;
     assert_eq!(status(&proxy, &new).await.unwrap().0, 101);
     assert!(status(&proxy, &old).await.is_err());
+}
+
+#[tokio::test]
+async fn a_revocation_list_ends_the_tunnels_of_the_certificates_that_it_adds() {
+    let setup = Setup::new();
+    let endpoint = Endpoint::bind().await;
+    let client = |serial| {
+        let params = numbered("alice", serial);
+        setup.authority.client_with(&setup.clients, &params)
+    };
+    let (lost, kept) = (client(7), client(8));
+    let anonymous = setup.authority.client();
+    let list = setup.folder.path().join("revoked.pem");
+    write(&list, &setup.clients.revocation_list(&[], 2100));
+    let once = setup.clients.revocation_list(&[7], 2100);
+    let twice = setup.clients.revocation_list(&[7, 8], 2100);
+    let auth = "client_auth = { ca = \"clients.pem\", mode = \"optional\", crl = \"revoked.pem\" }";
+    let config = config(endpoint.address, auth, "");
+    let proxy = Proxy::start_in(setup.folder, &config).await;
+    let open = async |client| {
+        let mut wire = Wire::over(connect(&proxy, client).await.unwrap());
+        wire.send(HANDSHAKE).await;
+        let served = endpoint.tunnel().await;
+        assert_eq!(wire.head().await.status(), 101);
+        (wire, served)
+    };
+    let (first, _first) = open(&lost).await;
+    let (second, _second) = open(&lost).await;
+    let (mut other, mut others) = open(&kept).await;
+    let (mut nameless, mut unnamed) = open(&anonymous).await;
+    // The endpoint answers this one only after the certificate was revoked.
+    let mut late = Wire::over(connect(&proxy, &lost).await.unwrap());
+    late.send(HANDSHAKE).await;
+    let (mut asked, _) = endpoint.request().await;
+    write(&list, &once);
+    proxy.signal(Signal::HUP);
+    let revoked = frame(0x88, None, &close(1008, "revoked").unwrap());
+    for mut ended in [first, second] {
+        assert_eq!(ended.exactly(revoked.len()).await, revoked);
+    }
+    asked.send(SWITCH).await;
+    assert_eq!(late.head().await.status(), 101);
+    assert_eq!(late.exactly(revoked.len()).await, revoked);
+    drop(late);
+    let logged = proxy.logged_times("tunnel ended", 3).await;
+    let is_revoked = |it: &serde_json::Value| it["reason"] == "revoked";
+    assert!(logged.iter().all(is_revoked), "{logged:?}");
+    for (client, served) in [(&mut other, &mut others), (&mut nameless, &mut unnamed)] {
+        client.send(frame(0x82, Some([1, 2, 3, 4]), b"hello")).await;
+        assert_eq!(served.exactly(11).await.len(), 11, "others go on");
+    }
+    write(&list, &twice);
+    proxy.signal(Signal::HUP);
+    assert_eq!(other.exactly(revoked.len()).await, revoked);
+    nameless
+        .send(frame(0x82, Some([1, 2, 3, 4]), b"hello"))
+        .await;
+    assert_eq!(unnamed.exactly(11).await.len(), 11, "it has none");
 }

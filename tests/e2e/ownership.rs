@@ -16,7 +16,6 @@ use tidegate::net::admission::{Admission, WorkerLoad};
 use tidegate::net::listener::{Listener, ListenerSettings};
 use tidegate::net::stream::{Peer, Socket, Stream};
 use tidegate::protocol::client_protocol::ClientProtocol;
-use tidegate::protocol::revoked::RevokedCertificates;
 use tidegate::session::{ClientSide, Connection, ConnectionGuards, Shared, Worker};
 use tidegate::snapshot::Snapshot;
 use tidegate::upstream::connect::Connector;
@@ -37,7 +36,7 @@ fn parsed(text: &str) -> Config {
 
 fn settings(timeouts: ListenerTimeouts) -> ListenerSettings {
     ListenerSettings {
-        revoked: RevokedCertificates::default(),
+        revoked: Arc::default(),
         handshakes_at_once: 1,
         trust: Trust::default(),
         redirect_to_https: false,

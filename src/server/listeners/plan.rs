@@ -147,7 +147,7 @@ impl Listeners {
                 redirect_to_https: listener.redirect_to_https,
                 limits: listener.limits,
                 certificate_header: auth.and_then(|auth| auth.header.clone()),
-                revoked: revoked.unwrap_or_default(),
+                revoked: Arc::new(revoked.unwrap_or_default()),
                 keepalive: listener.keepalive,
                 timeouts: listener.timeouts,
             },
