@@ -50,6 +50,11 @@ pub enum TokenFault {
 impl TokenFault {
     /// Whether newer keys of the issuer might verify the token.
     pub fn may_be_for_newer_keys(self) -> bool {
-        matches!(self, Self::UnknownKey | Self::NoKeyVerifies | Self::NoKeys)
+        match self {
+            Self::UnknownKey | Self::NoKeyVerifies | Self::NoKeys => true,
+            // The issuer may have given the id to a key of another kind since.
+            Self::Algorithm => true,
+            _ => false,
+        }
     }
 }

@@ -137,6 +137,14 @@ fn a_token_names_its_key_or_is_tried_with_a_few() {
     assert_eq!(fault(&keys, &unknown), Some(TokenFault::UnknownKey));
     let other = ed.token_with(&json!({ "kid": "es256" }), &claims());
     assert_eq!(fault(&keys, &other), Some(TokenFault::Algorithm));
+    // The issuer may have given the id of an old key to a new one of another kind.
+    assert!(TokenFault::Algorithm.may_be_for_newer_keys());
+    let reused = PublishedKey {
+        id: Some("es256".into()),
+        ..ed.public()
+    };
+    assert!(KeySet::published(&[reused]).verify(&other).is_ok());
+    assert!(!TokenFault::Signature.may_be_for_newer_keys());
     let stranger = TestKey::ed().token_with(&nameless, &claims());
     assert_eq!(fault(&keys, &stranger), Some(TokenFault::NoKeyVerifies));
     let stranger = TestKey::ed().token(&claims());
