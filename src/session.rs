@@ -24,6 +24,7 @@ mod recheck_list;
 mod relay;
 mod routed;
 mod shared_limits;
+mod trace;
 mod service_desk;
 mod shared_connection;
 pub mod split;
@@ -143,7 +144,14 @@ async fn respond(
             };
             let handshake = handshake.answered_with(redaction.marker.as_deref());
             let first_head = head.first.as_deref();
-            open_tunnel(&request, &branches, &parts, &handshake, first_head).await
+            let opening = open_tunnel(&request, &branches, &parts, &handshake, first_head);
+            tokio::select! {
+                outcome = opening => outcome,
+                () = incoming.given_way() => Err(SessionError {
+                    detail: Some("a newer handshake of the key has taken its place".to_owned()),
+                    ..Rejection::LimitFull.into()
+                }),
+            }
         }
         None if route.settings.http == PlainHttp::Reject => {
             Err(Rejection::WebSocketRequired.into())

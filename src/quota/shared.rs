@@ -6,6 +6,7 @@
 
 mod key;
 mod limits;
+mod permit;
 mod replaced;
 mod usage;
 
@@ -13,12 +14,15 @@ pub use self::key::{KeyId, KeySource, LimitKey};
 pub use self::limits::{
     KeyCount, LimitCounts, LimitsHandover, OlderToReplace, ReplaceResponse, SharedLimits,
 };
+pub use self::permit::KeyPermit;
 pub use self::replaced::{ReplacedTunnels, TunnelPlace};
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use self::usage::{KeyUsage, OlderUsage};
 use super::{RatedEvent, nanos};
@@ -64,6 +68,8 @@ pub struct SharedLimit {
     /// Keys in the table, without the shared count.
     keys: AtomicUsize,
     shards: [Mutex<KeyShard>; SHARDS],
+    /// The last number of a tunnel or handshake: none is used twice.
+    last: AtomicU64,
     /// Tunnels of older generations that are to make room.
     older_to_replace: Mutex<HashMap<KeyId, u32>>,
     /// What it has done.
@@ -73,21 +79,7 @@ pub struct SharedLimit {
 #[derive(Debug, Default)]
 struct KeyShard {
     keys: HashMap<KeyId, KeyUsage>,
-    /// The number of the tunnel that opened last: none is used twice.
-    last: u64,
     last_search: Option<Instant>,
-}
-
-/// One tunnel of a key, until it is dropped.
-#[derive(Debug)]
-pub struct KeyPermit {
-    limit: Arc<SharedLimit>,
-    /// The key that it counts for: the tunnel's, or that of the shared count.
-    id: KeyId,
-    /// The number of its tunnel; 0 while it is a handshake.
-    number: AtomicU64,
-    /// How many the key may have once this one opens; the oldest ones beyond that are closed.
-    closes_beyond: Option<u32>,
 }
 
 /// A key that has tunnels.
@@ -134,6 +126,7 @@ impl Default for SharedLimit {
             began: Instant::now(),
             keys: AtomicUsize::default(),
             shards: std::array::from_fn(|_| Mutex::default()),
+            last: AtomicU64::default(),
             older_to_replace: Mutex::default(),
             counters: LimitCounters::default(),
         }
@@ -165,7 +158,8 @@ impl SharedLimit {
     }
 
     /// Counts a handshake of this key, and the tunnel that it may become: that one only if the limit has
-    /// `tunnels`.
+    /// `tunnels`. With `close_oldest` the oldest handshakes of the key give way if it has too many, and so does this
+    /// one when `gives_way` is notified.
     ///
     /// # Errors
     /// [`LimitExceeded`].
@@ -173,6 +167,7 @@ impl SharedLimit {
         self: &Arc<Self>,
         key: &LimitKey<'_>,
         config: &SharedLimitConfig,
+        gives_way: &Arc<Notify>,
     ) -> Result<Option<KeyPermit>, LimitExceeded> {
         let now = nanos(self.began);
         let most = config.tunnels.map(u32::from);
@@ -187,20 +182,27 @@ impl SharedLimit {
                 return Err(LimitExceeded::Rate);
             }
             let Some(most) = most else {
-                return Ok(());
+                return Ok(0);
             };
-            // A handshake closes nothing before its tunnel opens: their number is limited, too.
-            let taken = match closes(id) {
-                true => usage.pending(),
-                false => usage.tunnels(),
-            };
-            if taken >= most {
-                return Err(LimitExceeded::Tunnels);
+            if !closes(id) {
+                if usage.tunnels() >= most {
+                    return Err(LimitExceeded::Tunnels);
+                }
+                usage.enter((id == key.id).then_some(key));
+                return Ok(0);
             }
-            usage.enter((id == key.id).then_some(key));
-            Ok(())
+            // A handshake closes no tunnel before its own opens: their number is limited, too. One whose endpoint
+            // does not answer must not keep out the next.
+            while usage.pending() >= most {
+                let oldest = usage.give_way().ok_or(LimitExceeded::Tunnels)?;
+                oldest.notify_one();
+                self.counters.full.fetch_add(1, Ordering::Relaxed);
+            }
+            let number = self.next_number();
+            usage.enter_waiting(key, number, gives_way);
+            Ok(number)
         });
-        entered.inspect_err(|exceeded| {
+        let handshake = entered.inspect_err(|exceeded| {
             let counter = match exceeded {
                 LimitExceeded::Tunnels => &self.counters.full,
                 LimitExceeded::Rate => &self.counters.handshakes,
@@ -210,9 +212,15 @@ impl SharedLimit {
         Ok(most.map(|most| KeyPermit {
             limit: Arc::clone(self),
             id,
+            handshake,
             number: AtomicU64::default(),
             closes_beyond: closes(id).then_some(most),
         }))
+    }
+
+    /// Higher than all before: it is asked for under the lock of the key that it is for.
+    fn next_number(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The number of keys in the table.
@@ -393,43 +401,6 @@ impl SharedLimit {
         // A flood must not keep its memory for ever, and a shard that grows again must not allocate at once.
         let room = shard.keys.len() * 2;
         shard.keys.shrink_to(room);
-    }
-}
-
-impl KeyPermit {
-    /// The tunnel has opened at this place. Closes the oldest tunnels of its key, if there are too many.
-    pub fn opened(&self, place: TunnelPlace) {
-        let limit = &self.limit;
-        let (replaced, older) = {
-            let mut shard = locked(limit.shard(self.id));
-            let KeyShard { keys, last, .. } = &mut *shard;
-            let Some(usage) = keys.get_mut(&self.id) else {
-                return;
-            };
-            if self.number().is_some() {
-                return;
-            }
-            *last += 1;
-            self.number.store(*last, Ordering::Relaxed);
-            usage.opened(*last, place, self.closes_beyond)
-        };
-        if older > 0 {
-            *locked(&limit.older_to_replace).entry(self.id).or_default() += older;
-        }
-        limit.end(replaced);
-    }
-
-    fn number(&self) -> Option<u64> {
-        Some(self.number.load(Ordering::Relaxed)).filter(|number| *number > 0)
-    }
-}
-
-impl Drop for KeyPermit {
-    fn drop(&mut self) {
-        let mut shard = locked(self.limit.shard(self.id));
-        if let Some(usage) = shard.keys.get_mut(&self.id) {
-            usage.leave(self.number());
-        }
     }
 }
 

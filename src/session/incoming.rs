@@ -2,20 +2,23 @@
 //! admits it.
 
 use std::cell::{Cell, OnceCell};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::client::ClientIdentity;
 use super::connection::Connection;
 use super::error::SessionError;
 use super::shared_limits;
+use super::trace::Trace;
 use crate::auth::identity::EstablishedIdentity;
 use crate::auth::revocations::SubjectTag;
-use crate::config::model::{FixedResponse, LeadsTo, Redirect, Respond, Traceparent, Variable};
+use crate::config::model::{FixedResponse, LeadsTo, Redirect, Respond, Variable};
 use crate::net::admission::TunnelPermits;
 use crate::net::listener::ListenerSettings;
 use crate::net::listener_limits::LimitReached;
@@ -28,7 +31,6 @@ use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::KeyTraits;
 use crate::protocol::retry_after::{ClientWait, MAX_QUEUE};
 use crate::protocol::target::Target;
-use crate::protocol::trace_context::TraceId;
 use crate::quota::shared::KeyPermit;
 use crate::route;
 use crate::snapshot::{Route, Snapshot};
@@ -58,6 +60,8 @@ pub(super) struct IncomingRequest<'a> {
     is_handshake: Cell<bool>,
     /// The permits of limits that its route shares, until its tunnel opens.
     key_permits: Cell<Vec<KeyPermit>>,
+    /// Notified when the handshake has to give way to a newer one of its key.
+    gives_way: OnceCell<Arc<Notify>>,
     started: Instant,
 }
 
@@ -68,28 +72,6 @@ impl Drop for IncomingRequest<'_> {
         if self.awaits_tunnel.get() {
             access_log::handshake_abandoned(&self.connection.worker.recorder, self.facts());
         }
-    }
-}
-
-/// The trace that a request is part of.
-pub(super) struct Trace {
-    pub(super) id: Option<TraceId>,
-    /// The `traceparent` field for the endpoint, if the trace begins here.
-    pub(super) parent: Option<HeaderValue>,
-}
-
-impl Trace {
-    fn of(headers: &HeaderMap, traceparent: Traceparent) -> Self {
-        let id = TraceId::of(headers);
-        if id.is_some() || traceparent == Traceparent::Pass {
-            return Self { id, parent: None };
-        }
-        let mut random = [0; 24];
-        // A request is worth more than its trace: without random bytes it goes on without one.
-        let made = aws_lc_rs::rand::fill(&mut random).ok();
-        let made = made.and_then(|()| TraceId::generate(random));
-        let (id, parent) = made.unzip();
-        Self { id, parent }
     }
 }
 
@@ -144,6 +126,7 @@ impl<'a> IncomingRequest<'a> {
             awaits_tunnel: Cell::new(false),
             is_handshake: Cell::new(false),
             key_permits: Cell::default(),
+            gives_way: OnceCell::new(),
         };
         (incoming, read)
     }
@@ -390,10 +373,19 @@ impl<'a> IncomingRequest<'a> {
     ) -> Result<(), SessionError> {
         if !route.shared_limits.is_empty() {
             let shared = self.snapshot.shared_limits();
-            let permits = shared_limits::count(shared, route, traits, is_handshake)?;
+            let gives_way = is_handshake.then(|| self.gives_way.get_or_init(Arc::default));
+            let permits = shared_limits::count(shared, route, traits, gives_way)?;
             self.key_permits.set(permits);
         }
         Ok(())
+    }
+
+    /// Waits until this handshake has to give way to a newer one of its key.
+    pub(super) async fn given_way(&self) {
+        match self.gives_way.get() {
+            Some(gives_way) => gives_way.notified().await,
+            None => pending().await,
+        }
     }
 
     /// The permits that a tunnel holds from its handshake on: of the process, of the route, and of its key.

@@ -1,7 +1,10 @@
 //! The limits that a route shares with others: what the key of a request has in use.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use tokio::sync::Notify;
 
 use super::error::SessionError;
 use crate::config::model::{MissingKey, RequestKey, SharedLimitConfig};
@@ -11,7 +14,8 @@ use crate::protocol::retry_after::ClientWait;
 use crate::quota::shared::{KeyPermit, KeySource, LimitExceeded, SharedLimits};
 use crate::snapshot::Route;
 
-/// Counts a request towards the limits of its route. A handshake gets the permits for its tunnel.
+/// Counts a request towards the limits of its route. A handshake gets the permits for its tunnel, and has to give way
+/// to a newer one when `gives_way` is notified.
 ///
 /// # Errors
 /// The request exceeds a limit, or has no key where it must have one.
@@ -19,8 +23,9 @@ pub(super) fn count(
     shared: &SharedLimits,
     route: &Route,
     traits: &KeyTraits<'_>,
-    is_handshake: bool,
+    gives_way: Option<&Arc<Notify>>,
 ) -> Result<Vec<KeyPermit>, SessionError> {
+    let is_handshake = gives_way.is_some();
     let mut permits = Vec::with_capacity(route.shared_limits.len() * usize::from(is_handshake));
     for limit in &route.shared_limits {
         let refused = |rejection: Rejection| SessionError {
@@ -39,9 +44,9 @@ pub(super) fn count(
             continue;
         }
         let key = shared.hasher().key(source);
-        let counted = match is_handshake {
-            true => limit.running.handshake(&key, settings),
-            false => limit.running.request(&key, settings).map(|()| None),
+        let counted = match gives_way {
+            Some(gives_way) => limit.running.handshake(&key, settings, gives_way),
+            None => limit.running.request(&key, settings).map(|()| None),
         };
         permits.extend(counted.map_err(|exceeded| {
             let rate = match is_handshake {

@@ -8,7 +8,7 @@ use crate::harness::frames::{close, frame};
 use crate::harness::operator::{Operator, upgradable};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::scrape::{self, Scrape};
-use crate::harness::wire::{Wire, handshake_with};
+use crate::harness::wire::{SWITCH, Wire, handshake_with};
 use crate::harness::{until, within};
 
 /// One route whose requests count for the limit `user`, by the cookie `sid`.
@@ -108,6 +108,43 @@ async fn a_key_has_a_maximum_of_tunnels_whichever_worker_it_reaches() {
     assert_eq!(statuses.iter().filter(|it| **it == 101).count(), 1);
     let event = proxy.logged("rejected").await;
     assert_eq!(event["detail"], "limit user");
+}
+
+#[tokio::test]
+async fn a_handshake_whose_endpoint_does_not_answer_gives_way_to_the_next_one() {
+    let endpoint = Endpoint::bind().await;
+    let limit = "tunnels = 1\nwhen_full = \"close_oldest\"";
+    let config = by_cookie(&[endpoint.address], limit);
+    let proxy = Proxy::start(&format!("[server]\nworkers = 4\n{config}")).await;
+    let ask = async || {
+        let mut wire = proxy.connect().await;
+        wire.send(handshake_with("Cookie: sid=alice\r\n")).await;
+        (wire, endpoint.request().await.0)
+    };
+    // Nothing is answered for a while.
+    let (mut first, mut hung) = ask().await;
+    let (mut second, mut answers) = ask().await;
+    let head = first.head().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (429, Some("limit-full"))
+    );
+    hung.until_gone().await;
+    answers.send(SWITCH).await;
+    assert_eq!(second.head().await.status(), 101);
+    // An open tunnel gives way only to one that opens.
+    let (mut third, mut declines) = ask().await;
+    declines
+        .send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert_eq!(third.head().await.status(), 403);
+    let hello = frame(0x82, Some([1, 2, 3, 4]), b"hello");
+    second.send(&hello).await;
+    assert_eq!(answers.exactly(11).await.len(), 11);
+    let (mut fourth, mut answers) = ask().await;
+    answers.send(SWITCH).await;
+    assert_eq!(fourth.head().await.status(), 101);
+    assert_eq!(second.rest().await.0, replaced());
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! The table against a model, over threads, when it is full, and across generations.
+//! The table over threads, when it is full, and across generations.
+
+mod model;
 
 use std::num::NonZeroU32;
 use std::thread;
-
-use proptest::prelude::*;
 
 use super::usage::KeyUsage;
 use super::*;
@@ -51,118 +51,14 @@ fn a_key_without_tunnels_takes_little_memory() {
     assert!(permit <= 48, "{permit} bytes");
 }
 
-#[derive(Debug, Clone)]
-enum Step {
-    Shake(u8),
-    Open(usize),
-    Leave(usize),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        (b'a'..b'd').prop_map(Step::Shake),
-        (0..20_usize).prop_map(Step::Open),
-        (0..20_usize).prop_map(Step::Leave),
-    ];
-    prop::collection::vec(step, 1..120)
-}
-
-/// A tunnel or handshake of the model.
-struct Held {
-    key: u8,
-    session: u64,
-    is_open: bool,
-    permit: KeyPermit,
-}
-
 /// A handshake that is admitted.
 fn permit(
     limit: &Arc<SharedLimit>,
     key: &LimitKey<'_>,
     config: &SharedLimitConfig,
 ) -> Result<KeyPermit, LimitExceeded> {
-    let admitted = limit.handshake(key, config);
+    let admitted = limit.handshake(key, config, &Arc::default());
     admitted.map(|permit| permit.expect("the limit has `tunnels`"))
-}
-
-fn agrees_with_the_model(when_full: WhenFull, steps: Vec<Step>) {
-    const MOST: usize = 2;
-    let limit = Arc::<SharedLimit>::default();
-    let config = config(MOST as u32, when_full);
-    let hasher = key::KeyHasher::default();
-    let worker = Arc::<ReplacedTunnels>::default();
-    let mut held: Vec<Held> = Vec::new();
-    let mut sessions = 0;
-    for step in steps {
-        match step {
-            Step::Shake(key) => {
-                let counts = |it: &&Held| match when_full {
-                    WhenFull::Refuse => it.key == key,
-                    WhenFull::CloseOldest => it.key == key && !it.is_open,
-                };
-                let of_key = held.iter().filter(counts).count();
-                let admitted = permit(&limit, &hasher.key(KeySource::Part(&[key])), &config);
-                let is_full = of_key >= MOST;
-                assert_eq!(admitted.is_err(), is_full, "{of_key}");
-                if let Ok(permit) = admitted {
-                    sessions += 1;
-                    held.push(Held {
-                        key,
-                        session: sessions,
-                        is_open: false,
-                        permit,
-                    });
-                }
-            }
-            Step::Open(at) if at < held.len() && !held[at].is_open => {
-                // The model has them in the order in which they opened.
-                let mut opens = held.remove(at);
-                opens.is_open = true;
-                held.push(opens);
-                let at = held.len() - 1;
-                let Held { key, session, .. } = held[at];
-                held[at].permit.opened(place(&worker, session));
-                let open = |it: &Held| it.key == key && it.is_open;
-                let excess = held
-                    .iter()
-                    .filter(|it| open(it))
-                    .count()
-                    .saturating_sub(MOST);
-                let oldest = held.iter().filter(|it| open(it) && it.session != session);
-                let expected: Vec<u64> = oldest.take(excess).map(|it| it.session).collect();
-                assert_eq!(replaced(&worker), expected);
-                // Their permits live on for a moment, as they do while a tunnel closes: they count no more.
-                let (gone, rest) = held
-                    .into_iter()
-                    .partition(|it| expected.contains(&it.session));
-                held = rest;
-                let before = limit.top(10);
-                drop::<Vec<Held>>(gone);
-                assert_eq!(limit.top(10), before);
-            }
-            Step::Leave(at) if at < held.len() => drop(held.remove(at)),
-            _ => {}
-        }
-        for tunnels in limit.top(10).0 {
-            let of_key = |it: &&Held| char::from(it.key).to_string() == tunnels.key;
-            assert_eq!(held.iter().filter(of_key).count(), tunnels.own as usize);
-        }
-        assert_eq!(limit.top(10).1, held.len() as u64);
-    }
-    drop(held);
-    limit.sweep();
-    assert!(limit.is_empty() && limit.top(10).0.is_empty());
-}
-
-proptest! {
-    #[test]
-    fn counts_agree_with_a_model(
-        closes in any::<bool>(),
-        steps in steps(),
-    ) {
-        let when_full = if closes { WhenFull::CloseOldest } else { WhenFull::Refuse };
-        agrees_with_the_model(when_full, steps);
-    }
 }
 
 #[test]
@@ -203,7 +99,10 @@ fn keys_beyond_the_maximum_share_one_count() {
         requests: slow(2),
         ..config(1, WhenFull::Refuse)
     };
-    let shake = |key: &str| limit.handshake(&hasher.key(KeySource::Part(key.as_bytes())), &config);
+    let shake = |key: &str| {
+        let key = hasher.key(KeySource::Part(key.as_bytes()));
+        limit.handshake(&key, &config, &Arc::default())
+    };
     let request = |key: &str| limit.request(&hasher.key(KeySource::Part(key.as_bytes())), &config);
     let one = shake("one").unwrap();
     let two = shake("two").unwrap();
@@ -258,6 +157,24 @@ fn keys_beyond_the_maximum_close_no_tunnels_of_each_other() {
 }
 
 #[test]
+fn a_handshake_that_gave_way_opens_nothing_after_its_key_is_forgotten() {
+    let limit = Arc::<SharedLimit>::default();
+    let worker = Arc::<ReplacedTunnels>::default();
+    let hasher = key::KeyHasher::default();
+    let config = config(1, WhenFull::CloseOldest);
+    let key = hasher.key(KeySource::Part(b"alice"));
+    let late = permit(&limit, &key, &config).unwrap();
+    drop(permit(&limit, &key, &config).unwrap());
+    limit.sweep();
+    assert!(limit.is_empty());
+    late.opened(place(&worker, 1));
+    assert_eq!(replaced(&worker), [1]);
+    drop(late);
+    limit.sweep();
+    assert!(limit.is_empty());
+}
+
+#[test]
 fn without_a_maximum_of_tunnels_none_are_counted() {
     let limit = Arc::<SharedLimit>::default();
     let hasher = key::KeyHasher::default();
@@ -267,9 +184,14 @@ fn without_a_maximum_of_tunnels_none_are_counted() {
         ..config(1, WhenFull::CloseOldest)
     };
     let key = hasher.key(KeySource::Part(b"alice"));
-    assert!(limit.handshake(&key, &config).unwrap().is_none());
+    assert!(
+        limit
+            .handshake(&key, &config, &Arc::default())
+            .unwrap()
+            .is_none()
+    );
     assert_eq!(limit.top(1), (Vec::new(), 0));
-    let exceeded = limit.handshake(&key, &config).unwrap_err();
+    let exceeded = limit.handshake(&key, &config, &Arc::default()).unwrap_err();
     assert_eq!(exceeded, LimitExceeded::Rate);
 }
 
@@ -301,6 +223,7 @@ fn a_long_key_takes_no_more_than_a_short_one() {
     let _permit = limit.handshake(
         &key::KeyHasher::default().key(KeySource::Part(&long)),
         &config,
+        &Arc::default(),
     );
     let shown = limit.top(1).0.remove(0).key;
     assert_eq!((shown.len(), shown.starts_with('#')), (9, true));
@@ -317,7 +240,7 @@ fn rates_are_those_of_each_key_and_kind() {
     };
     for name in ["one", "two"] {
         let key = hasher.key(KeySource::Part(name.as_bytes()));
-        let shakes = (0..9).filter(|_| limit.handshake(&key, &config).is_ok());
+        let shakes = (0..9).filter(|_| limit.handshake(&key, &config, &Arc::default()).is_ok());
         assert_eq!(shakes.count(), 2);
         assert_eq!(
             (0..9)
@@ -349,7 +272,9 @@ fn counts_continue_under_name_and_key() {
     assert!(!Arc::ptr_eq(&first, &limits.running(&other_key)));
     // A limit that was removed goes on as long as its tunnels do.
     let key = limits.hasher().key(KeySource::Part(b"alice"));
-    let permit = first.handshake(&key, &other_numbers).unwrap();
+    let permit = first
+        .handshake(&key, &other_numbers, &Arc::default())
+        .unwrap();
     drop(first);
     assert_eq!(limits.running(&other_numbers).top(1).1, 1);
     drop(permit);
@@ -366,7 +291,11 @@ fn counts_continue_in_a_successor() {
     let key = |limits: &SharedLimits| limits.hasher().key(KeySource::Part(b"alice"));
     let running = old.running(&config);
     let mut permits: Vec<_> = (0..2)
-        .map(|_| running.handshake(&key(&old), &config).unwrap())
+        .map(|_| {
+            running
+                .handshake(&key(&old), &config, &Arc::default())
+                .unwrap()
+        })
         .collect();
     assert!((0..2).all(|_| running.request(&key(&old), &config).is_ok()));
     let text = serde_json::to_string(&old.hand_over()).unwrap();
@@ -381,16 +310,32 @@ fn counts_continue_in_a_successor() {
         }]
     );
     assert!(limit.request(&key(&new), &config).is_err());
-    let own = limit.handshake(&key(&new), &config).unwrap();
-    assert!(limit.handshake(&key(&new), &config).is_err());
+    let own = limit
+        .handshake(&key(&new), &config, &Arc::default())
+        .unwrap();
+    assert!(
+        limit
+            .handshake(&key(&new), &config, &Arc::default())
+            .is_err()
+    );
     // A tunnel of the older process ends.
     permits.pop();
     new.set_older(old.own_tunnels());
-    let another = limit.handshake(&key(&new), &config).unwrap();
-    assert!(limit.handshake(&key(&new), &config).is_err());
+    let another = limit
+        .handshake(&key(&new), &config, &Arc::default())
+        .unwrap();
+    assert!(
+        limit
+            .handshake(&key(&new), &config, &Arc::default())
+            .is_err()
+    );
     // The older process is gone.
     new.set_older(Vec::new());
-    assert!(limit.handshake(&key(&new), &config).is_ok());
+    assert!(
+        limit
+            .handshake(&key(&new), &config, &Arc::default())
+            .is_ok()
+    );
     drop((own, another));
     let nothing: LimitsHandover = serde_json::from_str("{}").unwrap();
     assert!(nothing.secret.is_none() && nothing.limits.is_empty());

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use super::key::LimitKey;
 use super::replaced::TunnelPlace;
 use crate::config::model::Rate;
@@ -33,11 +35,24 @@ struct TunnelsOfKey {
     older: u32,
     /// Handshakes of this process that may become tunnels.
     pending: u32,
+    /// Those of them that give way to newer ones, the oldest in front; `None` if there are none.
+    #[expect(
+        clippy::box_collection,
+        reason = "few keys have any at a time, and these are many keys"
+    )]
+    waiting: Option<Box<VecDeque<WaitingHandshake>>>,
     /// Those of `opened` that are open.
     open: u32,
     /// The tunnels of this process, the one that opened first in front. One that has ended leaves its place
     /// empty until half of all are: then ending 100,000 tunnels in any order moves each only once.
     opened: VecDeque<KeyTunnel>,
+}
+
+#[derive(Debug)]
+struct WaitingHandshake {
+    number: u64,
+    /// Notified when it has to give way.
+    gives_way: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -106,34 +121,67 @@ impl KeyUsage {
 
     /// Enters a handshake that may become a tunnel: of `key`, unless it counts for several keys.
     pub(super) fn enter(&mut self, key: Option<&LimitKey<'_>>) {
-        let tunnels = self.tunnels.get_or_insert_with(|| {
+        let tunnels = self.tunnels_of(key);
+        tunnels.pending += 1;
+    }
+
+    fn tunnels_of(&mut self, key: Option<&LimitKey<'_>>) -> &mut TunnelsOfKey {
+        self.tunnels.get_or_insert_with(|| {
             Box::new(TunnelsOfKey {
                 label: key.and_then(LimitKey::label).map(Arc::from),
                 ..TunnelsOfKey::default()
             })
-        });
+        })
+    }
+
+    /// Enters a handshake that gives way to newer ones of its key. Its number is higher than those of all others.
+    pub(super) fn enter_waiting(
+        &mut self,
+        key: &LimitKey<'_>,
+        number: u64,
+        gives_way: &Arc<Notify>,
+    ) {
+        let tunnels = self.tunnels_of(Some(key));
         tunnels.pending += 1;
+        let gives_way = Arc::clone(gives_way);
+        let waiting = tunnels.waiting.get_or_insert_default();
+        waiting.push_back(WaitingHandshake { number, gives_way });
+    }
+
+    /// Takes out the oldest handshake that gives way to newer ones. It no longer counts.
+    pub(super) fn give_way(&mut self) -> Option<Arc<Notify>> {
+        let tunnels = self.tunnels.as_mut()?;
+        let oldest = tunnels.waiting.as_mut()?.pop_front()?;
+        tunnels.pending = tunnels.pending.saturating_sub(1);
+        tunnels.tidy_waiting();
+        self.tidy();
+        Some(oldest.gives_way)
     }
 
     /// A handshake has become the tunnel with this number, which is higher than those of all others. Returns
     /// the tunnels that are to be closed so that the key has no more than `most`: those of this process, and
-    /// how many of older generations.
+    /// how many of older generations. It is itself one of them if the handshake has had to give way.
     pub(super) fn opened(
         &mut self,
-        number: u64,
+        numbers: TunnelNumbers,
         place: TunnelPlace,
         most: Option<u32>,
     ) -> (Vec<TunnelPlace>, u32) {
-        let Some(tunnels) = &mut self.tunnels else {
-            return Default::default();
+        let number = numbers.tunnel;
+        let Some(tunnels) = self
+            .tunnels
+            .as_mut()
+            .filter(|it| it.counts_handshake(numbers.handshake))
+        else {
+            return (vec![place], 0);
         };
+        tunnels.handshake_ended(numbers.handshake);
         if tunnels.opened.is_empty() {
             // Most keys have one.
             tunnels.opened.reserve_exact(1);
         }
         let place = Some(place);
         tunnels.opened.push_back(KeyTunnel { number, place });
-        tunnels.pending = tunnels.pending.saturating_sub(1);
         tunnels.open += 1;
         let Some(most) = most else {
             return Default::default();
@@ -156,12 +204,12 @@ impl KeyUsage {
         closed.unwrap_or_default()
     }
 
-    /// The tunnel with this number has ended; a handshake, if it has none.
-    pub(super) fn leave(&mut self, number: Option<u64>) {
+    /// A tunnel has ended; a handshake, if its tunnel has no number.
+    pub(super) fn leave(&mut self, numbers: TunnelNumbers) {
         if let Some(tunnels) = &mut self.tunnels {
-            match number {
-                Some(number) => tunnels.ended(number),
-                None => tunnels.pending = tunnels.pending.saturating_sub(1),
+            match numbers.tunnel {
+                0 => tunnels.handshake_ended(numbers.handshake),
+                number => tunnels.ended(number),
             }
         }
         self.tidy();
@@ -180,7 +228,45 @@ impl KeyUsage {
     }
 }
 
+/// The numbers of a tunnel and of its handshake: none is used twice for a limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TunnelNumbers {
+    /// 0 if the handshake gives way to no other.
+    pub(super) handshake: u64,
+    /// 0 until it has opened.
+    pub(super) tunnel: u64,
+}
+
 impl TunnelsOfKey {
+    /// Where the handshake with this number is among those that give way.
+    fn waiting_at(&self, handshake: u64) -> Option<usize> {
+        let waiting = self.waiting.as_ref()?;
+        let found = waiting.binary_search_by_key(&handshake, |it| it.number);
+        found.ok()
+    }
+
+    /// Whether this handshake still counts: one that had to give way does not.
+    fn counts_handshake(&self, handshake: u64) -> bool {
+        handshake == 0 || self.waiting_at(handshake).is_some()
+    }
+
+    fn handshake_ended(&mut self, handshake: u64) {
+        if !self.counts_handshake(handshake) {
+            return;
+        }
+        if let (Some(at), Some(waiting)) = (self.waiting_at(handshake), &mut self.waiting) {
+            waiting.remove(at);
+            self.tidy_waiting();
+        }
+        self.pending = self.pending.saturating_sub(1);
+    }
+
+    fn tidy_waiting(&mut self) {
+        if self.waiting.as_ref().is_some_and(|it| it.is_empty()) {
+            self.waiting = None;
+        }
+    }
+
     fn close_oldest(&mut self, count: u32) -> Vec<TunnelPlace> {
         let mut closed = Vec::new();
         while (closed.len() as u32) < count
@@ -219,11 +305,18 @@ mod tests {
         }
     }
 
+    fn tunnel(number: u64) -> TunnelNumbers {
+        TunnelNumbers {
+            handshake: 0,
+            tunnel: number,
+        }
+    }
+
     fn with_tunnels(count: u64) -> KeyUsage {
         let mut usage = KeyUsage::default();
         for number in 1..=count {
             usage.enter(None);
-            usage.opened(number, place(number), None);
+            usage.opened(tunnel(number), place(number), None);
         }
         usage
     }
@@ -236,7 +329,7 @@ mod tests {
         // 7 and the count have no common divisor: each ends once.
         for step in 0..COUNT {
             let before = usage.tunnels.as_ref().unwrap().opened.len();
-            usage.leave(Some(step * 7 % COUNT + 1));
+            usage.leave(tunnel(step * 7 % COUNT + 1));
             let Some(tunnels) = &usage.tunnels else { break };
             if tunnels.opened.len() < before {
                 moved += tunnels.opened.len() as u64;
@@ -253,18 +346,18 @@ mod tests {
         let mut usage = with_tunnels(5);
         // It is still a handshake, and nothing to close.
         usage.enter(None);
-        usage.leave(Some(2));
+        usage.leave(tunnel(2));
         let sessions = |closed: Vec<TunnelPlace>| {
             let sessions = closed.into_iter().map(|it| it.session);
             sessions.collect::<Vec<_>>()
         };
         assert_eq!(sessions(usage.close_oldest(2)), [1, 3]);
         // They have left already.
-        usage.leave(Some(1));
-        usage.leave(Some(2));
+        usage.leave(tunnel(1));
+        usage.leave(tunnel(2));
         assert_eq!((usage.own(), usage.pending()), (3, 1));
         assert_eq!(sessions(usage.close_oldest(9)), [4, 5]);
-        usage.leave(None);
+        usage.leave(TunnelNumbers::default());
         assert!(usage.tunnels.is_none());
     }
 }
