@@ -21,6 +21,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 pub(super) use self::auth::AuthPlaces;
+use self::route::KnownEndpointMap;
 use super::diagnostic::{Code, Diagnostic};
 use super::files;
 use super::input_file::{self, ContentHash, Contents, Input};
@@ -138,6 +139,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
         inputs: BTreeMap::new(),
         authorities: Vec::new(),
         upstreams: Vec::new(),
+        endpoint_maps: Vec::new(),
         authority_names: names(root, "acme"),
         places: Places::default(),
         diagnostics,
@@ -200,6 +202,8 @@ struct Builder<'a> {
     authorities: Vec<Arc<AcmeConfig>>,
     /// The upstreams that were read before the routes.
     upstreams: Vec<UpstreamConfig>,
+    /// The maps that were read before, for other routes.
+    endpoint_maps: Vec<KnownEndpointMap>,
     /// The names of all authorities, valid or not; `None` if more may be meant.
     authority_names: Option<Vec<String>>,
     places: Places,

@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::endpoint_map::{self, MapError};
-use crate::config::input_file::Contents;
 use crate::config::model::{EndpointMap, NameSource, NamingConfig, RequestKey, is_endpoint_name};
 use crate::protocol::endpoint_cookie::EndpointCookie;
 use crate::protocol::request_key::KeyTraits;
@@ -30,7 +28,7 @@ enum NameReader {
 
 /// The map of a file, which changes while the configuration is in effect.
 #[derive(Debug)]
-struct MapReader {
+pub struct MapReader {
     key: RequestKey,
     file: PathBuf,
     map: ArcSwap<EndpointMap>,
@@ -70,34 +68,34 @@ impl EndpointNaming {
         }
     }
 
-    /// The file whose map it uses.
-    pub fn file(&self) -> Option<&Path> {
+    /// Its map, if it uses one.
+    pub fn map(&self) -> Option<&MapReader> {
         match &self.reader {
-            NameReader::Map(reader) => Some(&reader.file),
+            NameReader::Map(reader) => Some(reader),
             NameReader::Claim(_) | NameReader::Cookie(_) => None,
         }
     }
+}
 
-    /// Applies the contents of its file, and returns the number of keys. If they have errors, the present map stays.
-    ///
-    /// # Errors
-    /// [`MapError`].
-    pub fn apply(&self, contents: &Contents) -> Result<usize, MapError> {
-        let NameReader::Map(reader) = &self.reader else {
-            return Ok(0);
-        };
-        let map = endpoint_map::from_contents(contents, &reader.key)?;
-        let keys = map.len();
-        reader.map.store(Arc::new(map));
-        Ok(keys)
+impl MapReader {
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
-    /// The number of keys in its map.
-    pub fn keys(&self) -> usize {
-        match &self.reader {
-            NameReader::Map(reader) => reader.map.load().len(),
-            NameReader::Claim(_) | NameReader::Cookie(_) => 0,
-        }
+    /// What the keys of the file are values of.
+    pub fn key(&self) -> &RequestKey {
+        &self.key
+    }
+
+    /// The map in effect.
+    pub fn current(&self) -> Arc<EndpointMap> {
+        self.map.load_full()
+    }
+
+    /// Puts another map of the file into effect.
+    pub fn replace(&self, map: Arc<EndpointMap>) {
+        self.map.store(map);
     }
 }
 

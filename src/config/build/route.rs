@@ -6,6 +6,8 @@ mod literal;
 mod naming;
 mod probe;
 
+pub(super) use self::naming::KnownEndpointMap;
+
 use std::num::NonZeroU64;
 
 use http::{HeaderName, HeaderValue};

@@ -15,6 +15,14 @@ use crate::config::raw::{ConfigValue, Located, Section};
 /// The keys that say what names the endpoint.
 const SOURCES: [&str; 5] = ["claim", "cookie", "header", "query", "key"];
 
+/// A map that was read.
+pub(in crate::config::build) struct KnownEndpointMap {
+    file: PathBuf,
+    /// What its keys are values of.
+    key: RequestKey,
+    map: Arc<EndpointMap>,
+}
+
 impl Builder<'_> {
     pub(super) fn naming(&mut self, route: &Section, leads_to: &LeadsTo) -> Option<NamingConfig> {
         let Some(section) = route.optional("endpoint") else {
@@ -41,7 +49,7 @@ impl Builder<'_> {
                 NameSource::Map {
                     key,
                     file: file.value,
-                    map: Arc::new(map),
+                    map,
                 }
             }
             // A name of a file that is wrong was reported.
@@ -180,12 +188,27 @@ impl Builder<'_> {
         names.filter_map(|name| self.upstreams.iter().find(|it| it.name == *name))
     }
 
-    /// The map in a file; every line that is wrong is reported.
-    fn endpoint_map(&mut self, file: &Located<PathBuf>, key: &RequestKey) -> Option<EndpointMap> {
+    /// The map in a file; every line that is wrong is reported. Routes with one kind of key share it.
+    fn endpoint_map(
+        &mut self,
+        file: &Located<PathBuf>,
+        key: &RequestKey,
+    ) -> Option<Arc<EndpointMap>> {
+        let is_same = |known: &&KnownEndpointMap| known.file == file.value && known.key == *key;
+        if let Some(known) = self.endpoint_maps.iter().find(is_same) {
+            return Some(Arc::clone(&known.map));
+        }
         let shown = file.value.display().to_string();
         let error = match self.contents(file) {
-            Ok(bytes) => match endpoint_map::parse(bytes, key) {
-                Ok(map) => return Some(map),
+            Ok(bytes) => match endpoint_map::parse(bytes, key).map(Arc::new) {
+                Ok(map) => {
+                    self.endpoint_maps.push(KnownEndpointMap {
+                        file: file.value.clone(),
+                        key: key.clone(),
+                        map: Arc::clone(&map),
+                    });
+                    return Some(map);
+                }
                 Err(error) => error,
             },
             Err(error) => {
