@@ -193,8 +193,19 @@ impl Process {
             }
         };
         let result = self.try_reload(self.watched_source(), settle).await;
-        let lines = result.as_ref().err().map(ReloadError::lines);
-        if let Some(known) = known.filter(|known| lines.as_ref() == Some(&known.lines)) {
+        // The texts in effect stay, but files that they name may have been renewed.
+        let is_lost = matches!(result, Err(ReloadError::LostFiles(_)));
+        let renewed = match is_lost && self.is_renewed(&contents) {
+            true => Some(self.try_reload(Source::Effective, settle).await),
+            false => None,
+        };
+        let failures = renewed
+            .iter()
+            .chain([&result])
+            .filter_map(|it| it.as_ref().err());
+        let lines: Vec<String> = failures.flat_map(ReloadError::lines).collect();
+        let is_applied = matches!(renewed, Some(Ok(_)));
+        if let Some(known) = known.filter(|known| !is_applied && lines == known.lines) {
             for line in &known.lines {
                 tracing::debug!(
                     error = line,
@@ -204,8 +215,22 @@ impl Process {
             self.rejected = Some(known);
             return;
         }
+        if let Some(renewed) = renewed {
+            self.reloaded(&renewed).await;
+        }
         self.reloaded(&result).await;
-        self.rejected = lines.map(|lines| RejectedFiles { contents, lines });
+        self.rejected = result.is_err().then_some(RejectedFiles { contents, lines });
+    }
+
+    /// Whether files that the texts in effect name differ from those in effect.
+    fn is_renewed(&self, contents: &Fingerprint) -> bool {
+        let loaded = self.reloader.loaded();
+        let texts: HashSet<&Path> = loaded.sources.all().map(SourceText::path).collect();
+        let mut known = self.reloader.fingerprint().iter();
+        known.any(|(path, hash)| {
+            let now = contents.get(path);
+            !texts.contains(path.as_path()) && now.is_some_and(|now| now != hash)
+        })
     }
 
     /// Stops this process, and the one of an upgrade in progress.

@@ -179,6 +179,34 @@ async fn a_folder_that_is_gone_is_not_applied_unless_an_operator_asks_for_it() {
 }
 
 #[tokio::test]
+async fn certificates_are_renewed_while_a_folder_is_gone() {
+    let echo = Echo::start("echo").await;
+    let folder = folder(&[("conf.d/a.toml", &part("a", echo.address))]);
+    let (first, second) = (Authority::new(), Authority::new());
+    let names = ["chat.example.com"];
+    first.issue(folder.path(), "chat", &names);
+    let secure = "[listener.secure]\nbind = [\"127.0.0.1:0\"]\n\
+                  tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let proxy = Proxy::start_in(folder, &(main_file("all") + secure)).await;
+    let operator = Operator::of(&proxy).await;
+    let (conf, aside) = (proxy.folder().join("conf.d"), proxy.folder().join("aside"));
+    fs::rename(&conf, &aside).unwrap();
+    proxy.logged(FAILED).await;
+    second.issue(proxy.folder(), "chat", &names);
+    proxy.logged("certificates reloaded").await;
+    let mut wire = proxy
+        .connect_tls_at("secure", second.client(), names[0])
+        .await;
+    wire.send(HANDSHAKE.replacen("/chat", "/a", 1)).await;
+    assert_eq!(wire.head().await.status(), 101);
+    // What else has changed is still not applied.
+    proxy.logged_times(FAILED, 2).await;
+    assert_ne!(operator.get("/v1/status").await["reload_errors"], json!([]));
+    fs::rename(&aside, &conf).unwrap();
+    proxy.logged(RESTORED).await;
+}
+
+#[tokio::test]
 async fn a_plan_shows_which_files_and_routes_change() {
     let echo = Echo::start("echo").await;
     let text = |name| part(name, echo.address);
