@@ -18,7 +18,7 @@ const VERY_SOON: u32 = 5;
 /// A certificate of a listener.
 #[derive(Debug, Clone)]
 pub struct CertificateState {
-    /// The listener.
+    /// The listener; `admin.tls` for that of the admin interface.
     pub listener: Arc<str>,
     /// The names that it is for.
     pub names: Arc<[String]>,

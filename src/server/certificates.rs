@@ -9,10 +9,13 @@ use crate::config::model::{Config, ListenerCertificate, ManagedCertificate};
 use crate::net::managed_certificates::ManagedCertificates;
 use crate::observe::certificates::{CertificateSource, CertificateState, LifeLeft, ServedValidity};
 
+/// What stands in place of a listener for the certificate of the admin interface.
+const ADMIN: &str = "admin.tls";
+
 /// The certificates of a configuration.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ConfiguredCertificates {
-    /// Those of the listeners. Of managed ones it is not known yet what is served.
+    /// Those of the listeners and of the admin interface. Of managed ones it is not known yet what is served.
     listed: Vec<CertificateState>,
     /// Those that tidegate obtains, each once.
     pub(super) managed: Vec<ManagedCertificate>,
@@ -20,9 +23,12 @@ pub(super) struct ConfiguredCertificates {
 
 impl ConfiguredCertificates {
     pub(super) fn of(config: &Config) -> Self {
+        let listeners = config.listeners.iter();
+        let listeners = listeners.map(|it| (Arc::clone(&it.name), it.tls.as_ref()));
+        let admin = (ADMIN.into(), config.admin.tls.as_ref());
         let mut listed = Vec::new();
-        for listener in &config.listeners {
-            let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
+        for (listener, tls) in listeners.chain([admin]) {
+            let certificates = tls.into_iter().flat_map(|tls| &tls.certificates);
             listed.extend(certificates.map(|certificate| {
                 let (source, served) = match certificate {
                     ListenerCertificate::Files(files) => (
@@ -44,7 +50,7 @@ impl ConfiguredCertificates {
                 };
                 let names = certificate.names().iter().map(ToString::to_string);
                 CertificateState {
-                    listener: Arc::clone(&listener.name),
+                    listener: Arc::clone(&listener),
                     names: names.collect(),
                     source,
                     served,

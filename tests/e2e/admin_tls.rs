@@ -9,6 +9,7 @@ use crate::harness::certificates::Authority;
 use crate::harness::endpoint::Echo;
 use crate::harness::operator::{Operator, Printed, TOKEN, command, write_token};
 use crate::harness::proxy::{Proxy, simple};
+use crate::harness::scrape::Scrape;
 use crate::harness::wire::Wire;
 use crate::harness::within;
 
@@ -23,7 +24,7 @@ async fn start(authority: &Authority, settings: &str) -> (Echo, Proxy, Operator)
     authority.write(&folder.path().join("ca.pem"));
     let echo = Echo::start("echo").await;
     let config = format!(
-        "[server]\nlog.format = \"json\"\n[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n\
+        "[server]\nlog.format = \"json\"\n[admin]\nbind = \"127.0.0.1:0\"\nmetrics_bind = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n\
          tls = {{ cert = \"admin.pem\", key = \"admin.key\"{settings} }}\n{}",
         simple(&[echo.address])
     );
@@ -34,9 +35,13 @@ async fn start(authority: &Authority, settings: &str) -> (Echo, Proxy, Operator)
 
 /// Runs `tidegate status` with these options in addition to the token.
 async fn status(operator: &Operator, host: &str, options: &[&str]) -> Printed {
+    run(operator, "status", host, options).await
+}
+
+async fn run(operator: &Operator, verb: &str, host: &str, options: &[&str]) -> Printed {
     let port = operator.address().rsplit(':').next().unwrap();
     let admin = format!("https://{host}:{port}");
-    let words: Vec<&str> = ["status"].iter().chain(options).copied().collect();
+    let words: Vec<&str> = [verb].iter().chain(options).copied().collect();
     command(&words, &admin, Some(operator.token_file())).await
 }
 
@@ -94,6 +99,24 @@ async fn a_new_certificate_is_served_at_once() {
     second.issue(proxy.folder(), "admin", &NAMES);
     proxy.logged("certificates reloaded").await;
     assert_eq!(codes().await, (6, 0));
+}
+
+#[tokio::test]
+async fn the_certificate_is_listed_and_measured_like_those_of_listeners() {
+    let authority = Authority::new();
+    let (_echo, proxy, operator) = start(&authority, "").await;
+    let ca = path(proxy.folder(), "ca.pem");
+    let printed = run(&operator, "certificates", "localhost", &["--admin-ca", &ca]).await;
+    let mut lines = printed.out.lines().skip(1);
+    let line = lines.next().unwrap();
+    assert!(line.starts_with("admin.tls "), "{}", printed.out);
+    assert!(line.contains("localhost, 127.0.0.1"), "{}", printed.out);
+    assert_eq!(lines.next(), None);
+    let scrape = Scrape::of(&proxy).await;
+    let certificate = format!("certificate=\"{}\"", path(proxy.folder(), "admin.pem"));
+    let name = "tidegate_certificate_expiry_timestamp_seconds";
+    let expires = scrape.sum(name, &["listener=\"admin.tls\"", &certificate]);
+    assert!(expires > 0.0);
 }
 
 #[tokio::test]

@@ -256,6 +256,9 @@ async fn the_oldest_tunnel_makes_room_for_a_new_one_on_any_worker() {
         (&shown["replaced"], &shown["tunnels"]),
         (&json!(6), &json!(3))
     );
+    let printed = operator.run(&["status"]).await;
+    let line = "\nlimit user: 2 of at most 262144 keys in use, 0 requests refused\n";
+    assert!(printed.out.contains(line), "{}{}", printed.out, printed.err);
     let scrape = Scrape::of(&proxy).await;
     let replaced = scrape.sum("tidegate_limit_replaced_total", &["limit=\"user\""]);
     assert_eq!(replaced, 6.0);

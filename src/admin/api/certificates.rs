@@ -12,7 +12,7 @@ use crate::admin::view::View;
 use crate::handover::identity::shown;
 use crate::observe::certificates::{CertificateSource, CertificateState};
 
-/// The certificates of all listeners.
+/// The certificates of all listeners and of the admin interface.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificatesResponse {
     /// The certificates, by listener, in the order of the file.
@@ -22,7 +22,7 @@ pub struct CertificatesResponse {
 /// A certificate of a listener: what is served, and what is planned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificateDetails {
-    /// The listener that uses it.
+    /// The listener that uses it; `admin.tls` for that of the admin interface.
     pub listener: String,
     /// The names that it is for.
     pub names: Vec<String>,

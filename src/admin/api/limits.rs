@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
 use crate::config::model::WhenFull;
-use crate::quota::shared::{LimitCounts, OlderToReplace, ReplaceResponse};
+use crate::quota::shared::{LimitCounters, LimitCounts, OlderToReplace, ReplaceResponse};
 use crate::snapshot::RunningLimit;
 
 /// Keys that are listed of each limit.
@@ -42,6 +42,19 @@ pub struct LimitInfo {
     pub replaced: u64,
     /// The keys with the most tunnels, at most 20.
     pub top: Vec<KeyInfo>,
+}
+
+/// A limit that routes share, without its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LimitSummary {
+    /// Its name.
+    pub name: String,
+    /// Keys that count at the moment.
+    pub keys: usize,
+    /// Keys that can count one by one.
+    pub max_keys: usize,
+    /// Handshakes and requests that it has refused since the start.
+    pub refused: u64,
 }
 
 /// What a limit has refused since the start.
@@ -82,6 +95,37 @@ pub(super) fn limits(view: &View) -> Vec<LimitInfo> {
         .collect()
 }
 
+/// All limits that routes share, in a few numbers: no key is looked at for that.
+pub(super) fn summaries(view: &View) -> Vec<LimitSummary> {
+    let snapshot = view.shared.snapshot.load();
+    let summary = |limit: &RunningLimit| {
+        let RunningLimit { settings, running } = limit;
+        LimitSummary {
+            name: settings.name.to_string(),
+            keys: running.len(),
+            max_keys: settings.keys,
+            refused: LimitRejections::of(&running.counters).sum(),
+        }
+    };
+    snapshot.limits().iter().map(summary).collect()
+}
+
+impl LimitRejections {
+    fn of(counters: &LimitCounters) -> Self {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Self {
+            tunnels: count(&counters.full),
+            handshakes: count(&counters.handshakes),
+            requests: count(&counters.requests),
+            missing: count(&counters.missing),
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.tunnels + self.handshakes + self.requests + self.missing
+    }
+}
+
 impl LimitInfo {
     fn of(limit: &RunningLimit, routes: Vec<String>) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -98,12 +142,7 @@ impl LimitInfo {
             max_keys: settings.keys,
             tunnels,
             overflowed: count(&counters.overflowed),
-            rejections: LimitRejections {
-                tunnels: count(&counters.full),
-                handshakes: count(&counters.handshakes),
-                requests: count(&counters.requests),
-                missing: count(&counters.missing),
-            },
+            rejections: LimitRejections::of(counters),
             replaced: count(&counters.replaced),
             top: top
                 .into_iter()

@@ -96,7 +96,7 @@ operations! {
     UndrainEndpoint = POST "/v1/endpoints/undrain", Steer;
     /// Sets the weight of an endpoint until the next reload.
     WeighEndpoint = POST "/v1/endpoints/weight", Steer;
-    /// The certificates of listeners: their names, until when they are valid, and when they are renewed.
+    /// Certificates of listeners and of the admin interface: names, until when they are valid, when they are renewed.
     Certificates = GET "/v1/certificates", Read;
     /// Renews a certificate that tidegate obtains by itself, whether that is due or not.
     RenewCertificate = POST "/v1/certificates/renew", Steer;
@@ -294,9 +294,9 @@ pub fn openapi() -> Value {
             "title": "tidegate",
             "version": "1",
             "description": "Inspect and operate a running tidegate. Served on `admin.bind`. Over a unix \
-                socket, write permission on the socket grants every operation. Over TCP, the host must be \
-                an IP address or `localhost`, and each operation requires a token from `admin.tokens` or \
-                `admin.token_file` whose role allows what `x-role` says: `all` allows everything, and \
+                socket, write permission on the socket grants every operation. Over TCP, each operation \
+                requires a token from `admin.tokens` or `admin.token_file`, and without `admin.tls` the host \
+                must be an IP address or `localhost`. The role of the token has to allow what `x-role` says: `all` allows everything, and \
                 `steer` also what requires `read`. With `admin.read = \"open\"`, what requires `read` \
                 requires no token, except the plan of a reload.",
         },

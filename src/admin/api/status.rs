@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limits::{self, LimitSummary};
 use super::probes::{self, ProbeInfo};
 use super::services::{self, ServiceInfo};
 use crate::admin::closing::{DisplacedInfo, JobInfo, displaced};
@@ -69,7 +70,7 @@ pub struct StatusInfo {
     pub endpoints: usize,
     /// Endpoints that accept new sessions.
     pub endpoints_up: usize,
-    /// Certificates of listeners.
+    /// Certificates of listeners and of the admin interface.
     pub certificates: Vec<CertificateInfo>,
     /// What is wrong with certificates: those that expire soon, or could not be obtained.
     #[serde(default)]
@@ -80,6 +81,9 @@ pub struct StatusInfo {
     /// The latest probe of each route that has `probe`.
     #[serde(default)]
     pub probes: Vec<ProbeInfo>,
+    /// The limits that routes share.
+    #[serde(default)]
+    pub limits: Vec<LimitSummary>,
     /// Jobs that close tunnels at a pace.
     pub jobs: Vec<JobInfo>,
     /// Listeners, routes and endpoints that were removed while they had tunnels.
@@ -110,7 +114,7 @@ pub struct GenerationInfo {
 /// A certificate of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificateInfo {
-    /// The listener that uses it.
+    /// The listener that uses it; `admin.tls` for that of the admin interface.
     pub listener: String,
     /// Path of its file; of a certificate that tidegate obtains, the authority and the names.
     pub file: String,
@@ -176,6 +180,7 @@ pub fn status(view: &View) -> StatusInfo {
         certificate_problems: certificate_problems(view),
         services: services::services(view),
         probes: probes::probes(view),
+        limits: limits::summaries(view),
         jobs: jobs.clone(),
         displaced: displaced.clone(),
         generations: generations(

@@ -1,5 +1,6 @@
 //! `tidegate status`.
 
+mod limits;
 mod probes;
 mod refusals;
 
@@ -16,6 +17,7 @@ use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo
 use tidegate::admin::closing::{DisplacedInfo, JobInfo, RemovedKind, TunnelFate};
 use tidegate::handover::identity::Identity;
 
+use self::limits::of_limits;
 use self::probes::of_probes;
 use self::refusals::of_refusals;
 use super::{NOTHING, tunnels_in_words, watch};
@@ -174,6 +176,7 @@ fn overview(status: &StatusInfo) -> String {
     lines.extend(problems.map(|it| harmless(it)));
     lines.extend(status.services.iter().filter_map(of_service));
     lines.extend(of_probes(&status.probes));
+    lines.extend(of_limits(&status.limits));
     lines.extend(in_progress(status));
     let dropped = status.log_dropped + status.access_log_dropped;
     if dropped > 0 {
