@@ -193,17 +193,9 @@ impl Process {
             }
         };
         let result = self.try_reload(self.watched_source(), settle).await;
-        // The texts in effect stay, but files that they name may have been renewed.
-        let is_lost = matches!(result, Err(ReloadError::LostFiles(_)));
-        let renewed = match is_lost && self.is_renewed(&contents) {
-            true => Some(self.try_reload(Source::Effective, settle).await),
-            false => None,
-        };
-        let failures = renewed
-            .iter()
-            .chain([&result])
-            .filter_map(|it| it.as_ref().err());
-        let lines: Vec<String> = failures.flat_map(ReloadError::lines).collect();
+        let renewed = self.renew_files(&result, &contents).await;
+        let failures = renewed.iter().chain([&result]);
+        let lines: Vec<String> = failures.flat_map(error_lines).collect();
         let is_applied = matches!(renewed, Some(Ok(_)));
         if let Some(known) = known.filter(|known| !is_applied && lines == known.lines) {
             for line in &known.lines {
@@ -220,6 +212,26 @@ impl Process {
         }
         self.reloaded(&result).await;
         self.rejected = result.is_err().then_some(RejectedFiles { contents, lines });
+    }
+
+    /// Applies files that the texts in effect name, such as certificates, if they have changed and these texts stay.
+    async fn renew_files(
+        &mut self,
+        result: &Result<ReloadOutcome, ReloadError>,
+        contents: &Fingerprint,
+    ) -> Option<Result<ReloadOutcome, ReloadError>> {
+        let keeps_texts = matches!(
+            result,
+            Err(ReloadError::LostFiles(_) | ReloadError::Config(_))
+        );
+        let is_other = self.watched_source() != Source::Effective;
+        if !keeps_texts || !is_other || !self.is_renewed(contents) {
+            return None;
+        }
+        let renewed = self.try_reload(Source::Effective, Duration::ZERO).await;
+        // One mistake, such as a certificate without its key, is reported once.
+        let says_more = renewed.is_ok() || error_lines(&renewed) != error_lines(result);
+        says_more.then_some(renewed)
     }
 
     /// Whether files that the texts in effect name differ from those in effect.
@@ -415,6 +427,11 @@ impl Process {
     pub(super) fn status(&self) -> String {
         watchdog::status_line(self.admin.view())
     }
+}
+
+fn error_lines(result: &Result<ReloadOutcome, ReloadError>) -> Vec<String> {
+    let error = result.as_ref().err();
+    error.map(ReloadError::lines).unwrap_or_default()
 }
 
 fn report_failure(error: &ReloadError) {

@@ -181,29 +181,32 @@ async fn a_folder_that_is_gone_is_not_applied_unless_an_operator_asks_for_it() {
 #[tokio::test]
 async fn certificates_are_renewed_while_a_folder_is_gone() {
     let echo = Echo::start("echo").await;
-    let folder = folder(&[("conf.d/a.toml", &part("a", echo.address))]);
-    let (first, second) = (Authority::new(), Authority::new());
     let names = ["chat.example.com"];
-    first.issue(folder.path(), "chat", &names);
     let secure = "[listener.secure]\nbind = [\"127.0.0.1:0\"]\n\
                   tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
-    let proxy = Proxy::start_in(folder, &(main_file("all") + secure)).await;
-    let operator = Operator::of(&proxy).await;
-    let (conf, aside) = (proxy.folder().join("conf.d"), proxy.folder().join("aside"));
-    fs::rename(&conf, &aside).unwrap();
-    proxy.logged(FAILED).await;
-    second.issue(proxy.folder(), "chat", &names);
-    proxy.logged("certificates reloaded").await;
-    let mut wire = proxy
-        .connect_tls_at("secure", second.client(), names[0])
-        .await;
-    wire.send(HANDSHAKE.replacen("/chat", "/a", 1)).await;
-    assert_eq!(wire.head().await.status(), 101);
-    // What else has changed is still not applied.
-    proxy.logged_times(FAILED, 2).await;
-    assert_ne!(operator.get("/v1/status").await["reload_errors"], json!([]));
-    fs::rename(&aside, &conf).unwrap();
-    proxy.logged(RESTORED).await;
+    // What is left is a configuration of its own, or it has no route.
+    for left in [part("main", echo.address), String::new()] {
+        let folder = folder(&[("conf.d/a.toml", &part("a", echo.address))]);
+        let (first, second) = (Authority::new(), Authority::new());
+        first.issue(folder.path(), "chat", &names);
+        let proxy = Proxy::start_in(folder, &(main_file("all") + secure + &left)).await;
+        let operator = Operator::of(&proxy).await;
+        let (conf, aside) = (proxy.folder().join("conf.d"), proxy.folder().join("aside"));
+        fs::rename(&conf, &aside).unwrap();
+        proxy.logged(FAILED).await;
+        second.issue(proxy.folder(), "chat", &names);
+        proxy.logged("certificates reloaded").await;
+        let client = second.client();
+        let mut wire = proxy.connect_tls_at("secure", client, names[0]).await;
+        wire.send(HANDSHAKE.replacen("/chat", "/a", 1)).await;
+        assert_eq!(wire.head().await.status(), 101);
+        // What else has changed is still not applied.
+        proxy.logged_times(FAILED, 2).await;
+        let status = operator.get("/v1/status").await;
+        assert_ne!(status["reload_errors"], json!([]));
+        fs::rename(&aside, &conf).unwrap();
+        proxy.logged(RESTORED).await;
+    }
 }
 
 #[tokio::test]

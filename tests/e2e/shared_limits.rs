@@ -115,7 +115,10 @@ async fn a_handshake_whose_endpoint_does_not_answer_gives_way_to_the_next_one() 
     let endpoint = Endpoint::bind().await;
     let limit = "tunnels = 1\nwhen_full = \"close_oldest\"";
     let config = by_cookie(&[endpoint.address], limit);
-    let proxy = Proxy::start(&format!("[server]\nworkers = 4\n{config}")).await;
+    let proxy = Proxy::start(&format!(
+        "[server]\nworkers = 4\nlog.format = \"json\"\n{config}"
+    ))
+    .await;
     let ask = async || {
         let mut wire = proxy.connect().await;
         wire.send(handshake_with("Cookie: sid=alice\r\n")).await;
