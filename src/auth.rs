@@ -15,10 +15,12 @@ pub mod question;
 pub mod revocations;
 pub mod service;
 mod signature;
+mod signed_token;
 #[cfg(test)]
 mod testing;
 pub mod token;
 pub mod verdict_cache;
+pub mod verified_tokens;
 
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@ use super::identity::EstablishedIdentity;
 use super::issuer_keys::{IssuerKeys, KeyLocation};
 use super::key_set::KeySet;
 use super::token::{TokenVerifier, VerifiedToken};
+use super::verified_tokens::VerifiedTokens;
 use crate::config::model::{TokenConfig, TokenKeys, TokenSource};
 use crate::protocol::claims::Claims;
 use crate::protocol::credential::{Credential, CredentialError};
@@ -96,6 +97,7 @@ impl AcceptedTokens {
     }
 
     /// Who has sent a request, and what is removed from it. Waits a moment if the issuer has to be asked for the key.
+    /// `verified` has the tokens that this worker has verified lately.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -103,17 +105,18 @@ impl AcceptedTokens {
         &self,
         headers: &HeaderMap,
         target: &Target,
+        verified: &VerifiedTokens,
     ) -> Result<(EstablishedIdentity, Redaction), TokenError> {
         let credential = Credential::find(&self.sources, headers, target.query())?;
         let credential = credential.ok_or(TokenError::Missing)?;
-        let token = match self.verify(credential.as_str()) {
+        let token = match self.verify(credential.as_str(), verified) {
             Err(fault) if fault.may_be_for_newer_keys() => {
                 if let Some(keys) = self.issuer_keys() {
                     keys.ask_again().await;
                 }
-                self.verify(credential.as_str())?
+                self.verify(credential.as_str(), verified)?
             }
-            verified => verified?,
+            decided => decided?,
         };
         let redaction = credential.redaction(&self.sources, headers, target.origin_form());
         let identity = EstablishedIdentity {
@@ -127,7 +130,7 @@ impl AcceptedTokens {
         Ok((identity, redaction))
     }
 
-    fn verify(&self, token: &str) -> Result<VerifiedToken, TokenFault> {
+    fn verify(&self, token: &str, verified: &VerifiedTokens) -> Result<VerifiedToken, TokenFault> {
         let fetched;
         let keys = match &self.keys {
             RunningKeys::Fixed(keys) => keys,
@@ -136,6 +139,7 @@ impl AcceptedTokens {
                 &*fetched
             }
         };
-        self.verifier.verify(keys, token, SystemTime::now())
+        self.verifier
+            .verify(keys, token, verified, SystemTime::now())
     }
 }

@@ -10,6 +10,7 @@ use super::fetch::KeyFetch;
 use super::issuer_keys::{IssuerKeys, KeyFetchStatus};
 use super::key_set::KeySet;
 use crate::causes::with_causes;
+use crate::config::key_set::PublishedKey;
 use crate::quota::failure_reports::{FailureReports, warn_once_a_minute};
 
 /// The issuer is asked again after this time at the earliest and at the latest, whatever it says itself.
@@ -26,6 +27,9 @@ pub(super) struct KeyKeeper<F> {
     keys: Arc<IssuerKeys>,
     fetch: F,
     reports: Arc<FailureReports>,
+    /// What was fetched last. As long as it stays the same, the keys in use do, too, and with them what workers remember
+    /// of tokens.
+    published: Vec<PublishedKey>,
     /// Where any moment is as good as another: nodes that were started together do not ask together.
     random: fastrand::Rng,
 }
@@ -36,6 +40,7 @@ impl<F: KeyFetch> KeyKeeper<F> {
             keys,
             fetch,
             reports,
+            published: Vec::new(),
             random: fastrand::Rng::new(),
         }
     }
@@ -71,8 +76,10 @@ impl<F: KeyFetch> KeyKeeper<F> {
                     failure: None,
                     failures: 0,
                 };
-                self.keys
-                    .end(Some(KeySet::published(&fetched.keys)), status);
+                let is_new = fetched.keys != self.published;
+                let keys = is_new.then(|| KeySet::published(&fetched.keys));
+                self.published = fetched.keys;
+                self.keys.end(keys, status);
                 let rest = fetched.max_age.unwrap_or(USUAL_REFRESH);
                 rest.mul_f64(1.0 - self.random.f64() / 10.0)
                     .clamp(REFRESH.0, REFRESH.1)
@@ -128,7 +135,7 @@ mod tests {
     use super::*;
     use crate::auth::fetch::{FetchedKeys, KeyFetchError};
     use crate::auth::issuer_keys::KeyLocation;
-    use crate::config::key_set::{KeyMaterial, PublishedKey, TokenAlgorithm};
+    use crate::config::key_set::{KeyMaterial, TokenAlgorithm};
     use crate::config::model::Roots;
 
     /// An issuer that answers with the last of these, once each, and notes when it was asked.

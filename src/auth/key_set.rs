@@ -3,7 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::fault::TokenFault;
-use super::signature::{SignatureHeader, VerificationKey};
+use super::signature::VerificationKey;
+use super::signed_token::{self, SignedToken};
+use super::verified_tokens::{KeySetNumber, TokenDigest, VerifiedTokens};
 use crate::config::key_set::PublishedKey;
 use crate::config::model::Secret;
 use crate::protocol::credential::MAX_TOKEN_BYTES;
@@ -14,23 +16,26 @@ const MAX_TRIES: usize = 4;
 /// The keys of one issuer.
 #[derive(Debug)]
 pub struct KeySet {
+    number: KeySetNumber,
     keys: Vec<VerificationKey>,
 }
 
 impl KeySet {
     /// Keys that the issuer publishes.
     pub fn published(keys: &[PublishedKey]) -> Self {
-        Self {
-            keys: keys.iter().map(VerificationKey::published).collect(),
-        }
+        Self::new(keys.iter().map(VerificationKey::published).collect())
     }
 
     /// A secret that the issuer shares with us.
     pub fn secret(secret: &Secret) -> Self {
+        let key = VerificationKey::secret(secret.bytes());
+        Self::new(key.into_iter().collect())
+    }
+
+    fn new(keys: Vec<VerificationKey>) -> Self {
         Self {
-            keys: VerificationKey::secret(secret.bytes())
-                .into_iter()
-                .collect(),
+            number: KeySetNumber::next(),
+            keys,
         }
     }
 
@@ -39,28 +44,42 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Verifies the signature of a token with the key that its header names. Its claims are still to be checked. A
-    /// token that names no key, or a key that has no id, is tried with those that could have signed it.
+    /// What a token says, if its signature is verified by the key that its header names, or has been lately, as `verified`
+    /// remembers. Its claims are still to be checked.
     ///
     /// # Errors
     /// [`TokenFault`].
-    pub(super) fn verify(&self, token: &str) -> Result<Map<String, Value>, TokenFault> {
+    pub(super) fn verify(
+        &self,
+        token: &str,
+        verified: &VerifiedTokens,
+    ) -> Result<Map<String, Value>, TokenFault> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenFault::Malformed);
         }
-        let header = SignatureHeader::of(token)?;
-        let id = header.key_id.as_deref();
+        let digest = TokenDigest::of(token, self.number);
+        if !verified.contains(&digest) {
+            self.verify_signature(&SignedToken::parse(token)?)?;
+            verified.insert(digest);
+        }
+        signed_token::claims(token)
+    }
+
+    /// Verifies the signature with the key that the header names. A token that names no key, or a key that has no id, is
+    /// tried with those that could have signed it.
+    fn verify_signature(&self, token: &SignedToken<'_>) -> Result<(), TokenFault> {
+        let id = token.key_id.as_deref();
         let named = |key: &&VerificationKey| id.is_some() && key.id.as_deref() == id;
         if self.keys.iter().any(|key| named(&key)) {
             let mut named = self.keys.iter().filter(named);
             // Two keys of one id differ in their kind.
-            let key = named.find(|key| key.fits(&header));
-            return key.ok_or(TokenFault::Algorithm)?.verify(token, &header);
+            let key = named.find(|key| key.fits(token));
+            return key.ok_or(TokenFault::Algorithm)?.verify(token);
         }
         let nameless = |key: &&VerificationKey| id.is_none() || key.id.is_none();
         let candidates = self.keys.iter().filter(nameless);
-        for key in candidates.filter(|key| key.fits(&header)).take(MAX_TRIES) {
-            match key.verify(token, &header) {
+        for key in candidates.filter(|key| key.fits(token)).take(MAX_TRIES) {
+            match key.verify(token) {
                 Err(TokenFault::Signature) => {}
                 verified => return verified,
             }

@@ -2,128 +2,138 @@
 
 use std::fmt;
 
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use serde_json::{Map, Value};
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
+    RsaPublicKeyComponents, VerificationAlgorithm,
+};
 
 use super::fault::TokenFault;
+use super::signed_token::SignedToken;
 use crate::config::key_set::{KeyMaterial, PublishedKey, SECRET_ALGORITHMS, TokenAlgorithm};
-
-/// What the header of a token says about its signature. It is a claim like any other: it only chooses among keys,
-/// each of which has its own algorithms.
-#[derive(Debug)]
-pub(super) struct SignatureHeader {
-    algorithm: Algorithm,
-    /// The id of the key.
-    pub(super) key_id: Option<String>,
-}
-
-impl SignatureHeader {
-    /// Reads the header of a token.
-    ///
-    /// # Errors
-    /// [`TokenFault::Malformed`], [`TokenFault::Critical`].
-    pub(super) fn of(token: &str) -> Result<Self, TokenFault> {
-        let header = decode_header(token).map_err(|_| TokenFault::Malformed)?;
-        // An issuer that sets it wants the token refused by all that do not know the extension.
-        if header.crit.is_some() {
-            return Err(TokenFault::Critical);
-        }
-        Ok(Self {
-            algorithm: header.alg,
-            key_id: header.kid,
-        })
-    }
-}
 
 /// A key that verifies tokens.
 pub(super) struct VerificationKey {
     /// Its id, if it has one.
     pub(super) id: Option<Box<str>>,
-    algorithms: Vec<Algorithm>,
-    key: DecodingKey,
+    /// One for each algorithm that the key is for.
+    verifiers: Vec<(TokenAlgorithm, SignatureVerifier)>,
+}
+
+/// A key, ready for one algorithm. To read a key takes as long as to verify a signature.
+enum SignatureVerifier {
+    Public(ParsedPublicKey),
+    Secret(Box<hmac::Key>),
+    /// The key is not valid, and verifies nothing.
+    Invalid,
 }
 
 impl fmt::Debug for VerificationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VerificationKey({:?})", self.algorithms)
+        let algorithms = self.verifiers.iter().map(|(algorithm, _)| algorithm);
+        f.debug_list().entries(algorithms).finish()
     }
 }
 
 impl VerificationKey {
     /// A public key.
     pub(super) fn published(key: &PublishedKey) -> Self {
+        let verifier = |algorithm| {
+            let parsed = public_key(&key.material, algorithm);
+            parsed.map_or(SignatureVerifier::Invalid, SignatureVerifier::Public)
+        };
         Self {
             id: key.id.clone(),
-            algorithms: key.algorithms.iter().map(|it| algorithm(*it)).collect(),
-            key: match &key.material {
-                KeyMaterial::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
-                KeyMaterial::Ec(point) => DecodingKey::from_ec_der(point),
-                KeyMaterial::Ed(key) => DecodingKey::from_ed_der(key),
-            },
+            verifiers: (key.algorithms.iter())
+                .map(|algorithm| (*algorithm, verifier(*algorithm)))
+                .collect(),
         }
     }
 
     /// A secret; `None` for an empty one.
     pub(super) fn secret(secret: &[u8]) -> Option<Self> {
-        Some(Self {
+        let verifier = |algorithm: &TokenAlgorithm| {
+            let key = hmac::Key::new(hash(*algorithm)?, secret);
+            Some((*algorithm, SignatureVerifier::Secret(Box::new(key))))
+        };
+        (!secret.is_empty()).then(|| Self {
             id: None,
-            algorithms: SECRET_ALGORITHMS.iter().map(|it| algorithm(*it)).collect(),
-            key: DecodingKey::from_secret(secret).ok()?,
+            verifiers: SECRET_ALGORITHMS.iter().filter_map(verifier).collect(),
         })
     }
 
     /// Whether it verifies signatures by the algorithm in the header.
-    pub(super) fn fits(&self, header: &SignatureHeader) -> bool {
-        self.algorithms.contains(&header.algorithm)
+    pub(super) fn fits(&self, token: &SignedToken<'_>) -> bool {
+        self.verifier(token.algorithm).is_some()
+    }
+
+    fn verifier(&self, algorithm: TokenAlgorithm) -> Option<&SignatureVerifier> {
+        let mut verifiers = self.verifiers.iter();
+        let found = verifiers.find(|(known, _)| *known == algorithm);
+        found.map(|(_, verifier)| verifier)
     }
 
     /// Verifies the signature. The claims are still to be checked.
     ///
     /// # Errors
-    /// [`TokenFault::Signature`], [`TokenFault::Malformed`], [`TokenFault::Algorithm`].
-    pub(super) fn verify(
-        &self,
-        token: &str,
-        header: &SignatureHeader,
-    ) -> Result<Map<String, Value>, TokenFault> {
-        if !self.fits(header) {
-            return Err(TokenFault::Algorithm);
-        }
-        let mut validation = Validation::new(header.algorithm);
-        // Claims are checked where the time is known, on what is used afterwards.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        match decode::<Map<String, Value>>(token, &self.key, &validation) {
-            Ok(token) => Ok(token.claims),
-            Err(error) => Err(match error.kind() {
-                ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => {
-                    TokenFault::Algorithm
-                }
-                ErrorKind::Json(_) | ErrorKind::Utf8(_) | ErrorKind::InvalidToken => {
-                    TokenFault::Malformed
-                }
-                // Keys that are not valid verify nothing.
-                _ => TokenFault::Signature,
-            }),
+    /// [`TokenFault::Signature`], [`TokenFault::Algorithm`].
+    pub(super) fn verify(&self, token: &SignedToken<'_>) -> Result<(), TokenFault> {
+        let verifier = self.verifier(token.algorithm);
+        let (message, signature) = (token.message, &*token.signature);
+        let is_genuine = match verifier.ok_or(TokenFault::Algorithm)? {
+            SignatureVerifier::Public(key) => key.verify_sig(message, signature).is_ok(),
+            SignatureVerifier::Secret(key) => hmac::verify(key, message, signature).is_ok(),
+            SignatureVerifier::Invalid => false,
+        };
+        match is_genuine {
+            true => Ok(()),
+            false => Err(TokenFault::Signature),
         }
     }
 }
 
-fn algorithm(algorithm: TokenAlgorithm) -> Algorithm {
+/// A public key, ready for this algorithm; `None` if it is not valid, or is of another kind.
+fn public_key(material: &KeyMaterial, algorithm: TokenAlgorithm) -> Option<ParsedPublicKey> {
+    match material {
+        KeyMaterial::Rsa { n, e } => {
+            let key = RsaPublicKeyComponents { n, e };
+            key.to_parsed_public_key(rsa(algorithm)?).ok()
+        }
+        KeyMaterial::Ec(point) => ParsedPublicKey::new(curve(algorithm)?, point).ok(),
+        KeyMaterial::Ed(key) if algorithm == TokenAlgorithm::EdDsa => {
+            ParsedPublicKey::new(&ED25519, key).ok()
+        }
+        KeyMaterial::Ed(_) => None,
+    }
+}
+
+fn rsa(algorithm: TokenAlgorithm) -> Option<&'static RsaParameters> {
+    Some(match algorithm {
+        TokenAlgorithm::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
+        TokenAlgorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
+        TokenAlgorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
+        TokenAlgorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
+        TokenAlgorithm::Ps384 => &RSA_PSS_2048_8192_SHA384,
+        TokenAlgorithm::Ps512 => &RSA_PSS_2048_8192_SHA512,
+        _ => return None,
+    })
+}
+
+fn curve(algorithm: TokenAlgorithm) -> Option<&'static dyn VerificationAlgorithm> {
     match algorithm {
-        TokenAlgorithm::Hs256 => Algorithm::HS256,
-        TokenAlgorithm::Hs384 => Algorithm::HS384,
-        TokenAlgorithm::Hs512 => Algorithm::HS512,
-        TokenAlgorithm::Rs256 => Algorithm::RS256,
-        TokenAlgorithm::Rs384 => Algorithm::RS384,
-        TokenAlgorithm::Rs512 => Algorithm::RS512,
-        TokenAlgorithm::Ps256 => Algorithm::PS256,
-        TokenAlgorithm::Ps384 => Algorithm::PS384,
-        TokenAlgorithm::Ps512 => Algorithm::PS512,
-        TokenAlgorithm::Es256 => Algorithm::ES256,
-        TokenAlgorithm::Es384 => Algorithm::ES384,
-        TokenAlgorithm::EdDsa => Algorithm::EdDSA,
+        TokenAlgorithm::Es256 => Some(&ECDSA_P256_SHA256_FIXED),
+        TokenAlgorithm::Es384 => Some(&ECDSA_P384_SHA384_FIXED),
+        _ => None,
+    }
+}
+
+fn hash(algorithm: TokenAlgorithm) -> Option<hmac::Algorithm> {
+    match algorithm {
+        TokenAlgorithm::Hs256 => Some(hmac::HMAC_SHA256),
+        TokenAlgorithm::Hs384 => Some(hmac::HMAC_SHA384),
+        TokenAlgorithm::Hs512 => Some(hmac::HMAC_SHA512),
+        _ => None,
     }
 }

@@ -56,9 +56,12 @@ pub const SECRET_ALGORITHMS: &[TokenAlgorithm] = &[Hs256, Hs384, Hs512];
 const RSA_ALGORITHMS: &[TokenAlgorithm] = &[Rs256, Rs384, Rs512, Ps256, Ps384, Ps512];
 
 impl TokenAlgorithm {
-    /// The algorithm of this name, if it is a public key's.
-    fn of_public_key(name: &str) -> Option<Self> {
+    /// The algorithm of this name. `Ed25519` is the newer name of `EdDSA` with this curve (RFC 9864).
+    pub fn named(name: &str) -> Option<Self> {
         Some(match name {
+            "HS256" => Hs256,
+            "HS384" => Hs384,
+            "HS512" => Hs512,
             "RS256" => Rs256,
             "RS384" => Rs384,
             "RS512" => Rs512,
@@ -171,7 +174,7 @@ fn key(written: Value) -> Option<PublishedKey> {
     let algorithms = match written.alg.as_deref() {
         None => possible.to_vec(),
         Some(name) => {
-            let stated = TokenAlgorithm::of_public_key(name)?;
+            let stated = TokenAlgorithm::named(name)?;
             possible.contains(&stated).then(|| vec![stated])?
         }
     };

@@ -123,8 +123,10 @@ async fn identify(
         }
         AuthMethod::Token(_) => {
             let tokens = auth.tokens.as_ref().ok_or(Rejection::AuthUnavailable)?;
-            let identified = tokens.identify(&parts.headers, target).await;
-            let counters = &incoming.connection.worker.recorder.counters;
+            let worker = &incoming.connection.worker;
+            let identified = tokens.identify(&parts.headers, target, &worker.verified_tokens);
+            let identified = identified.await;
+            let counters = &worker.recorder.counters;
             counters.auth(&auth.settings.name).count(match &identified {
                 Ok(_) => AuthResult::Granted,
                 Err(error) if error.rejection() == Rejection::AuthUnavailable => {

@@ -13,6 +13,7 @@ use super::service_desk::ServiceDesk;
 use super::tunnel_record::TunnelRecord;
 use crate::auth::Authenticator;
 use crate::auth::revocations::RevokedSubjects;
+use crate::auth::verified_tokens::VerifiedTokens;
 use crate::config::model::AuthService;
 use crate::drain::Tasks;
 use crate::https_client::service_traffic::ServiceTraffic;
@@ -98,6 +99,8 @@ pub struct Worker {
     handshakes: RefCell<HashMap<Arc<str>, Rc<Handshakes>>>,
     /// By the name of the authentication.
     desks: RefCell<HashMap<Arc<str>, Rc<ServiceDesk>>>,
+    /// The tokens whose signatures it has verified lately.
+    pub(super) verified_tokens: VerifiedTokens,
     pub(super) scratch: Scratch,
     pub(super) rechecks: Rechecks,
     ids: RandomState,
@@ -117,6 +120,7 @@ impl Worker {
             replaced: Arc::default(),
             handshakes: RefCell::default(),
             desks: RefCell::default(),
+            verified_tokens: VerifiedTokens::default(),
             scratch: Scratch::new(),
             rechecks: Rechecks::default(),
             ids: RandomState::new(),

@@ -141,8 +141,9 @@ async fn the_application_moves_the_end_of_one_tunnel() {
 #[tokio::test]
 async fn a_revoked_subject_is_out_until_it_signs_in_again() {
     let guarded = Guarded::start("").await;
-    let (mut first, _one) = guarded.tunnel(&guarded.token("alice", -10, 300)).await;
-    let (mut second, _two) = guarded.tunnel(&guarded.token("alice", -10, 300)).await;
+    let known = guarded.token("alice", -10, 300);
+    let (mut first, _one) = guarded.tunnel(&known).await;
+    let (mut second, _two) = guarded.tunnel(&known).await;
     let (mut other, mut others) = guarded.tunnel(&guarded.token("bob", -10, 300)).await;
     let listed = Operator::of(&guarded.proxy).await;
     let listed = listed.get("/v1/tunnels?subject=alice").await;
@@ -157,7 +158,7 @@ async fn a_revoked_subject_is_out_until_it_signs_in_again() {
     ends_with(&mut second, "revoked").await;
     // A token without a time of issue counts as older than any revocation.
     let undated = guarded.key.token(&claims_with("sub", json!("alice")));
-    for token in [guarded.token("alice", -10, 300), undated] {
+    for token in [known, guarded.token("alice", -9, 300), undated] {
         let head = guarded.ask(&token).await.head().await;
         assert_eq!(head.status(), 401);
         assert_eq!(head.value("tidegate-reason"), Some("credential-revoked"));

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -20,8 +21,13 @@ fn secret() -> KeySet {
     KeySet::secret(&Secret::new(Zeroizing::new(SECRET.to_vec())))
 }
 
+/// Verifies a token that no worker has seen before.
+fn verify(keys: &KeySet, token: &str) -> Result<Map<String, Value>, TokenFault> {
+    keys.verify(token, &VerifiedTokens::default())
+}
+
 fn fault(keys: &KeySet, token: &str) -> Option<TokenFault> {
-    keys.verify(token).err()
+    verify(keys, token).err()
 }
 
 #[test]
@@ -36,7 +42,7 @@ fn keys_of_every_kind_verify_what_they_have_signed() {
     let all = set(&keys.each_ref());
     for key in &keys {
         let token = key.token(&claims());
-        assert_eq!(Value::Object(all.verify(&token).unwrap()), claims());
+        assert_eq!(Value::Object(verify(&all, &token).unwrap()), claims());
         let (message, signature) = token.rsplit_once('.').unwrap();
         let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
         bytes[7] ^= 1;
@@ -48,7 +54,7 @@ fn keys_of_every_kind_verify_what_they_have_signed() {
         );
     }
     let token = TestKey::secret(SECRET).token(&claims());
-    assert!(secret().verify(&token).is_ok());
+    assert!(verify(&secret(), &token).is_ok());
     let other = TestKey::secret(&SECRET[1..]).token(&claims());
     assert_eq!(fault(&secret(), &other), Some(TokenFault::NoKeyVerifies));
 }
@@ -111,6 +117,58 @@ fn a_token_does_not_choose_its_algorithm() {
     );
 }
 
+/// RFC 9864 gives the algorithm a name that says which curve it is.
+#[test]
+fn ed25519_has_two_names() {
+    let key = TestKey::ed();
+    let keys = set(&[&key]);
+    for (algorithm, expected) in [
+        ("EdDSA", None),
+        ("Ed25519", None),
+        ("Ed448", Some(TokenFault::Malformed)),
+        ("ed25519", Some(TokenFault::Malformed)),
+    ] {
+        let token = key.token_with(&json!({ "alg": algorithm }), &claims());
+        assert_eq!(fault(&keys, &token), expected, "{algorithm}");
+    }
+}
+
+/// Keys that are no points of their curve, or no numbers that RSA could use.
+#[test]
+fn a_key_that_is_not_valid_verifies_nothing() {
+    let [ed, p256, rsa] = [TestKey::ed(), TestKey::p256(), TestKey::rsa(false)];
+    let zeros = |length| [&[4][..], &vec![0; length]].concat();
+    for (key, material) in [
+        (&p256, KeyMaterial::Ec(zeros(64))),
+        (&p256, KeyMaterial::Ec(zeros(96))),
+        (&p256, KeyMaterial::Ec(Vec::new())),
+        (&ed, KeyMaterial::Ed(vec![0; 31])),
+        (&ed, KeyMaterial::Ec(zeros(64))),
+        (
+            &rsa,
+            KeyMaterial::Rsa {
+                n: vec![0; 256],
+                e: vec![1],
+            },
+        ),
+        (
+            &rsa,
+            KeyMaterial::Rsa {
+                n: vec![0xff; 256],
+                e: Vec::new(),
+            },
+        ),
+    ] {
+        let invalid = PublishedKey {
+            material,
+            ..key.public()
+        };
+        let keys = KeySet::published(&[invalid]);
+        let token = key.token(&claims());
+        assert_eq!(fault(&keys, &token), Some(TokenFault::Signature));
+    }
+}
+
 #[test]
 fn extensions_are_refused() {
     let key = TestKey::ed();
@@ -122,7 +180,11 @@ fn extensions_are_refused() {
     }
     let token = key.token_with(&json!({ "crit": "exp" }), &claims());
     assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
-    let token = key.token_with(&json!({ "b64": false }), &claims());
+    for plain in [json!(false), json!(0), json!("true")] {
+        let token = key.token_with(&json!({ "b64": plain }), &claims());
+        assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
+    }
+    let token = key.token_with(&json!({ "b64": true, "kid": 1 }), &claims());
     assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
 }
 
@@ -131,8 +193,8 @@ fn a_token_names_its_key_or_is_tried_with_a_few() {
     let (ed, p256) = (TestKey::ed(), TestKey::p256());
     let keys = set(&[&ed, &p256]);
     let nameless = json!({ "kid": null });
-    assert!(keys.verify(&ed.token_with(&nameless, &claims())).is_ok());
-    assert!(keys.verify(&p256.token_with(&nameless, &claims())).is_ok());
+    assert!(verify(&keys, &ed.token_with(&nameless, &claims())).is_ok());
+    assert!(verify(&keys, &p256.token_with(&nameless, &claims())).is_ok());
     let unknown = ed.token_with(&json!({ "kid": "new" }), &claims());
     assert_eq!(fault(&keys, &unknown), Some(TokenFault::UnknownKey));
     let other = ed.token_with(&json!({ "kid": "es256" }), &claims());
@@ -156,7 +218,7 @@ fn a_token_names_its_key_or_is_tried_with_a_few() {
         ..ed.public()
     };
     let keys = KeySet::published(&[p256.public(), without_id.clone()]);
-    assert!(keys.verify(&ed.token(&claims())).is_ok());
+    assert!(verify(&keys, &ed.token(&claims())).is_ok());
     // A new key may be of another kind than all that are known.
     for (known, id, expected) in [
         (p256.public(), None, TokenFault::NoKeyVerifies),
@@ -185,7 +247,7 @@ fn a_token_names_its_key_or_is_tried_with_a_few() {
         let mut keys = vec![decoy.clone(); decoys];
         keys.push(without_id.clone());
         let keys = KeySet::published(&keys);
-        assert_eq!(keys.verify(&token).is_ok(), is_found);
+        assert_eq!(verify(&keys, &token).is_ok(), is_found);
     }
 }
 
@@ -198,6 +260,7 @@ fn what_is_not_a_token_is_malformed() {
     let deep = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
     let deep_header = format!(r#"{{"alg":"EdDSA","kid":"eddsa","a":{deep}}}"#);
     let deep_header = URL_SAFE_NO_PAD.encode(deep_header);
+    let doubled_header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","alg":"EdDSA","kid":"eddsa"}"#);
     for text in [
         "",
         ".",
@@ -210,6 +273,9 @@ fn what_is_not_a_token_is_malformed() {
         &format!(" {token}"),
         &format!("{}=.{}.{}", parts[0], parts[1], parts[2]),
         &format!("{}.{}.{}", deep_header, parts[1], parts[2]),
+        &format!("{}.{}.{}", doubled_header, parts[1], parts[2]),
+        &format!("{}.{}.{}=", parts[0], parts[1], parts[2]),
+        &format!("{}.{}.{}.{}", parts[0], parts[0], parts[1], parts[2]),
         &"a".repeat(MAX_TOKEN_BYTES + 1),
     ] {
         assert_eq!(fault(&keys, text), Some(TokenFault::Malformed), "{text}");
@@ -228,4 +294,31 @@ fn what_is_not_a_token_is_malformed() {
     }
     let token = key.token(&json!({ "a": nested }));
     assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
+}
+
+proptest! {
+    #[test]
+    fn no_change_to_a_token_goes_unnoticed(
+        at in any::<prop::sample::Index>(),
+        other in any::<char>(),
+        is_inserted in any::<bool>(),
+    ) {
+        let key = TestKey::ed();
+        let keys = set(&[&key]);
+        let token = key.token(&claims());
+        let mut changed: Vec<char> = token.chars().collect();
+        let at = at.index(changed.len());
+        if is_inserted {
+            changed.insert(at, other);
+        } else {
+            changed[at] = other;
+        }
+        let changed: String = changed.into_iter().collect();
+        prop_assert_eq!(verify(&keys, &changed).is_ok(), changed == token);
+    }
+
+    #[test]
+    fn text_of_any_kind_is_refused(text in ".{0,200}") {
+        prop_assert!(verify(&secret(), &text).is_err());
+    }
 }

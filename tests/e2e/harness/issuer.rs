@@ -137,7 +137,7 @@ impl TokenKey {
     }
 }
 
-/// A key of the library that tidegate verifies with.
+/// A key of a library that tidegate does not use.
 pub(crate) struct LibraryKey {
     id: String,
     key: jsonwebtoken::EncodingKey,
