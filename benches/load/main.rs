@@ -17,7 +17,9 @@
 )]
 
 mod backend;
+mod identities;
 mod measure;
+mod memory;
 mod operators;
 mod relay;
 mod reload;
@@ -26,6 +28,7 @@ mod report;
 #[allow(dead_code, reason = "each benchmark uses a part of it")]
 mod rig;
 mod scenario;
+mod service;
 mod storm;
 mod target;
 

@@ -6,11 +6,9 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
 
 use super::measure;
@@ -48,7 +46,7 @@ impl Seen {
 /// Runs the measurement.
 pub(crate) async fn measure(target: &Target, client: &Client) -> Results {
     let pid = target.pid();
-    reload(target, 0).await;
+    target.reload_with(&large(0)).await;
     let seen = Rc::new(Seen::default());
     let opened = open(client, "/echo", TUNNELS).await;
     let mut tasks: Vec<JoinHandle<()>> = opened
@@ -74,7 +72,7 @@ pub(crate) async fn measure(target: &Target, client: &Client) -> Results {
     seen.take_longest();
     let (start, before) = (Instant::now(), measure::cpu(pid));
     for turn in 1..=RELOADS {
-        reload(target, turn).await;
+        target.reload_with(&large(turn)).await;
         tokio::time::sleep(PAUSE).await;
     }
     let (took, busy) = (start.elapsed(), measure::cpu(pid) - before);
@@ -117,33 +115,6 @@ async fn beat(mut tunnel: Tunnel, seen: Rc<Seen>, offset: Duration) {
         seen.longest.set(seen.longest.get().max(due.elapsed()));
         seen.echoes.set(seen.echoes.get() + 1);
         due += BEAT;
-    }
-}
-
-/// Reloads with configuration number `turn`, and waits until it is in effect.
-async fn reload(target: &Target, turn: usize) {
-    let file = target.folder().join("config.toml");
-    let base = fs::read_to_string(target.folder().join("base.toml")).unwrap_or_else(|_| {
-        let base = fs::read_to_string(&file).unwrap();
-        fs::write(target.folder().join("base.toml"), &base).unwrap();
-        base
-    });
-    fs::write(&file, base + &large(turn)).unwrap();
-    let log = target.log();
-    let taken = || {
-        let text = fs::read_to_string(&log).unwrap();
-        assert!(!text.contains("reload failed"), "{text}");
-        text.lines()
-            .filter(|line| line.ends_with(" reloaded"))
-            .count()
-    };
-    let before = taken();
-    let pid = Pid::from_raw(target.pid().try_into().unwrap()).unwrap();
-    kill_process(pid, Signal::HUP).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while taken() == before {
-        assert!(Instant::now() < deadline, "not reloaded");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -7,11 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::backend::{self, ACKNOWLEDGED};
+use super::memory::Holding;
 use super::rig::client::{Client, Security, Tunnel, frame};
 use super::rig::peer::Peer;
 use super::rig::runtime;
 use super::target::Target;
-use super::{measure, operators, reload, storm};
+use super::{identities, measure, memory, operators, reload, storm};
 
 /// The size of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +65,14 @@ enum Kind {
     Reload,
     /// Listings and scrapes while tunnels echo.
     Operators,
+    /// Handshakes of clients whose identity is established.
+    Identities { count: usize },
+    /// What is kept for each tunnel, or for each key.
+    Memory { of: Holding },
 }
 
 /// The number of simultaneous handshakes, and of tunnels in a bulk scenario.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: usize = 8;
 
 /// The number of bytes in a bulk scenario.
 const BULK: usize = 1 << 30;
@@ -124,6 +129,14 @@ impl Scenario {
             kind: Kind::Operators,
             security: Security::Plain,
         });
+        all.push(Self {
+            kind: Kind::Identities { count: 4000 },
+            security: Security::Plain,
+        });
+        all.extend(Holding::ALL.map(|of| Self {
+            kind: Kind::Memory { of },
+            security: Security::Plain,
+        }));
         all
     }
 
@@ -132,7 +145,8 @@ impl Scenario {
     /// may not support the hybrid key exchange. Their reloads start new processes next to the old ones.
     pub(crate) fn fits(&self, peer: Peer) -> bool {
         match (self.kind, self.security) {
-            (Kind::Reload | Kind::Operators, _) | (_, Security::Hybrid) => {
+            (Kind::Reload | Kind::Operators | Kind::Identities { .. } | Kind::Memory { .. }, _)
+            | (_, Security::Hybrid) => {
                 matches!(peer, Peer::Tidegate | Peer::Baseline)
             }
             (Kind::Storm { .. }, _) => {
@@ -174,6 +188,8 @@ impl Scenario {
             }
             Kind::Reload => "reload, 1000 routes, 10,000 endpoints".to_owned(),
             Kind::Operators => "listings and scrapes, 5000 tunnels and 200 busy ones".to_owned(),
+            Kind::Identities { .. } => "identities".to_owned(),
+            Kind::Memory { of } => format!("memory, {}", of.name()),
         }
     }
 
@@ -213,6 +229,12 @@ impl Scenario {
                 Kind::Storm { clients } => storm::measure(&client, pid, scale.of(clients)).await,
                 Kind::Reload => reload::measure(&target, &client).await,
                 Kind::Operators => operators::measure(&target, &client, 10 / scale.of(10)).await,
+                Kind::Identities { count } => {
+                    identities::measure(&target, &client, scale.of(count)).await
+                }
+                Kind::Memory { of } => {
+                    memory::measure(&target, &client, of, scale.of(of.count())).await
+                }
             }
         })
     }
@@ -366,19 +388,8 @@ async fn handshakes(client: &Client, pid: u32, count: usize) -> Results {
             let (client, frame) = (client.clone(), Rc::clone(&frame));
             tokio::task::spawn_local(async move {
                 let mut resumed = 0;
-                let mut back = Vec::new();
                 for _ in 0..count / AT_ONCE {
-                    let mut tunnel = client.open("/echo").await;
-                    tunnel.echo(&frame, &mut back).await;
-                    resumed += usize::from(tunnel.resumed());
-                    tunnel.stream.shutdown().await.unwrap();
-                    // Reads the end of the other side, so that the whole close is measured.
-                    while tunnel
-                        .stream
-                        .read(&mut back)
-                        .await
-                        .is_ok_and(|length| length > 0)
-                    {}
+                    resumed += usize::from(come_and_leave(&client, "/echo", "", &frame).await);
                 }
                 resumed
             })
@@ -395,6 +406,28 @@ async fn handshakes(client: &Client, pid: u32, count: usize) -> Results {
         results.push(("% resumed", 100.0 * resumed as f64 / done));
     }
     results
+}
+
+/// Opens a tunnel, echoes a message and leaves. Returns whether the TLS session was resumed.
+pub(crate) async fn come_and_leave(
+    client: &Client,
+    path: &str,
+    fields: &str,
+    frame: &[u8],
+) -> bool {
+    let mut back = Vec::new();
+    let mut tunnel = client.try_open_with(path, fields).await.unwrap();
+    tunnel.echo(frame, &mut back).await;
+    let is_resumed = tunnel.resumed();
+    tunnel.stream.shutdown().await.unwrap();
+    // Reads the end of the other side, so that the whole close is measured.
+    while tunnel
+        .stream
+        .read(&mut back)
+        .await
+        .is_ok_and(|length| length > 0)
+    {}
+    is_resumed
 }
 
 async fn idle(client: &Client, pid: u32, count: usize) -> Results {

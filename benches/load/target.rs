@@ -1,8 +1,11 @@
 //! The proxy that is measured: configured for one endpoint, with and without TLS.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::rig::peer::{Peer, Running, log_folder};
@@ -59,6 +62,33 @@ impl Target {
 
     pub(crate) fn pid(&self) -> u32 {
         self.running.pid()
+    }
+
+    /// Reloads with `further` behind the configuration that it was started with, and waits until that is in effect.
+    pub(crate) async fn reload_with(&self, further: &str) {
+        let file = self.folder().join("config.toml");
+        let base = fs::read_to_string(self.folder().join("base.toml")).unwrap_or_else(|_| {
+            let base = fs::read_to_string(&file).unwrap();
+            fs::write(self.folder().join("base.toml"), &base).unwrap();
+            base
+        });
+        fs::write(&file, base + further).unwrap();
+        let log = self.log();
+        let reloads = || {
+            let text = fs::read_to_string(&log).unwrap();
+            assert!(!text.contains("reload failed"), "{text}");
+            text.lines()
+                .filter(|line| line.ends_with(" reloaded"))
+                .count()
+        };
+        let before = reloads();
+        let pid = Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while reloads() == before {
+            assert!(Instant::now() < deadline, "not reloaded");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 

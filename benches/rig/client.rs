@@ -64,11 +64,16 @@ impl Client {
 
     /// Like [`Self::open`], where the proxy may refuse.
     pub(crate) async fn try_open(&self, path: &str) -> io::Result<Tunnel> {
+        self.try_open_with(path, "").await
+    }
+
+    /// The same with further fields, each of which ends with CRLF.
+    pub(crate) async fn try_open_with(&self, path: &str, fields: &str) -> io::Result<Tunnel> {
         let mut stream = self.connect().await?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nOrigin: http://localhost\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: {KEY}\r\n\r\n"
+             Sec-WebSocket-Key: {KEY}\r\n{fields}\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
