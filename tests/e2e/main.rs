@@ -20,6 +20,7 @@ mod backpressure;
 mod balance;
 mod bound_tunnels;
 mod certificates;
+mod claims;
 mod client_certificates;
 mod config;
 mod daemon;
