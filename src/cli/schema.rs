@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
-use tidegate::config::keys::{KeyStatus, KeyTable, ROOT, ValueKind};
+use tidegate::config::keys::{KeyTable, ROOT, ValueKind};
 
 use super::out;
 
@@ -31,12 +31,7 @@ fn table(declared: &KeyTable) -> Value {
     for key in declared.keys {
         let mut property = kind(&key.kind);
         if let Some(object) = property.as_object_mut() {
-            let note = if key.status == KeyStatus::InEffect {
-                ""
-            } else {
-                " This key has no effect yet."
-            };
-            object.insert("description".into(), json!(format!("{}{note}", key.doc)));
+            object.insert("description".into(), json!(key.doc));
             if !key.default.is_empty() {
                 object.insert("x-default-toml".into(), json!(key.default));
             }

@@ -314,7 +314,7 @@ mod tests {
         Report::new(
             Sources::new(text).into(),
             vec![
-                Diagnostic::warning(Code::NotInEffect, at(9..16), "not in effect"),
+                Diagnostic::warning(Code::NoEffect, at(9..16), "no effect"),
                 Diagnostic::error(Code::Value, at(19..20), "too small").hint("at least 1"),
             ],
         )
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "tidegate.toml:2: not in effect [not-in-effect]",
+                "tidegate.toml:2: no effect [no-effect]",
                 "tidegate.toml:2: too small (at least 1) [value]"
             ]
         );

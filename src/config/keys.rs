@@ -104,17 +104,6 @@ pub struct ConfigKey {
     instead_of_zero: &'static str,
     /// Whether the table makes no sense without the key.
     pub required: bool,
-    /// Whether the key has an effect in this version.
-    pub status: KeyStatus,
-}
-
-/// Whether a key has an effect in this version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyStatus {
-    /// The key has an effect.
-    InEffect,
-    /// The key has no effect yet; writing it causes a warning.
-    Later,
 }
 
 /// The kind of values that a key takes.
@@ -252,11 +241,6 @@ impl ConfigKey {
         self.required = true;
         self
     }
-
-    const fn later(mut self) -> Self {
-        self.status = KeyStatus::Later;
-        self
-    }
 }
 
 const fn key(
@@ -273,7 +257,6 @@ const fn key(
         example: "",
         instead_of_zero: "",
         required: false,
-        status: KeyStatus::InEffect,
     }
 }
 

@@ -370,14 +370,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_is_not_in_effect_says_so() {
-        check(
-            "[listener.a]\nbind = [\"127.0.0.1:80\"]\nhttp2 = true\n",
-            &["`http2` has no effect in this version"],
-        );
-    }
-
     proptest::proptest! {
         #[test]
         fn nothing_panics(source in "(\\[\\[?[a-z.]{0,8}\\]?\\]\n|[a-z_]{1,9} = [\"a-z0-9\\[\\]{}=, ]{0,12}\n|\\PC{0,20}\n){0,6}") {

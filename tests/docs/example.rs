@@ -1,19 +1,16 @@
-//! Compares `config.example.toml` with the declared keys: it has every key, with its default and a mark
-//! if it has no effect yet, and nothing else.
+//! Compares `config.example.toml` with the declared keys: it has every key, with its default, and
+//! nothing else.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use tidegate::config::diagnostic::{Code, Severity};
-use tidegate::config::keys::{ConfigKey, KeyStatus, KeyTable, ROOT, ValueKind};
+use tidegate::config::keys::{ConfigKey, KeyTable, ROOT, ValueKind};
 use tidegate::config::parse;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
-
-/// The mark of a line that has no effect yet.
-const NOT_YET: &str = "# not yet";
 
 /// Keys that exclude another one; they are mentioned in a comment only.
 const ALTERNATIVES: [&str; 16] = [
@@ -46,19 +43,12 @@ fn all_on() -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// A place where a key is written: its value and its line.
-struct WrittenKey<'a> {
-    value: &'a Spanned<DeValue<'a>>,
-    line: &'a str,
-}
-
 /// Collects every path of keys that is written, with all its places.
 fn collect<'a>(
-    source: &'a str,
     path: &str,
     tree: &'a DeTable<'a>,
     kind: &ValueKind,
-    into: &mut BTreeMap<String, Vec<WrittenKey<'a>>>,
+    into: &mut BTreeMap<String, Vec<&'a Spanned<DeValue<'a>>>>,
 ) {
     for (name, value) in tree {
         let child = match kind {
@@ -66,9 +56,6 @@ fn collect<'a>(
             _ if path.is_empty() => name.get_ref().to_string(),
             _ => format!("{path}.{}", name.get_ref()),
         };
-        let at = value.span().start.max(name.span().start);
-        let start = source[..at].rfind('\n').map_or(0, |at| at + 1);
-        let line = source[start..].lines().next().unwrap();
         let below: Vec<&DeTable<'_>> = match value.get_ref() {
             DeValue::Table(table) => vec![table],
             DeValue::Array(list) => list
@@ -84,37 +71,27 @@ fn collect<'a>(
                 }
                 _ => &ValueKind::Bool,
             };
-            collect(source, &child, table, kind, into);
+            collect(&child, table, kind, into);
         }
         if !matches!(kind, ValueKind::Map(_)) {
-            into.entry(child)
-                .or_default()
-                .push(WrittenKey { value, line });
+            into.entry(child).or_default().push(value);
         }
     }
 }
 
-/// Visits every key with its path, and whether a table above it has no effect yet.
-fn each_key(
-    path: &str,
-    table: &'static KeyTable,
-    later: bool,
-    visit: &mut dyn FnMut(&str, &'static ConfigKey, bool),
-) {
+/// Visits every key with its path.
+fn each_key(path: &str, table: &'static KeyTable, visit: &mut dyn FnMut(&str, &'static ConfigKey)) {
     fn below(
         path: &str,
         kind: &'static ValueKind,
-        later: bool,
-        visit: &mut dyn FnMut(&str, &'static ConfigKey, bool),
+        visit: &mut dyn FnMut(&str, &'static ConfigKey),
     ) {
         match kind {
-            ValueKind::Table(table) => each_key(path, table, later, visit),
+            ValueKind::Table(table) => each_key(path, table, visit),
             ValueKind::List(kind) | ValueKind::Map(kind) | ValueKind::Pairs(kind) => {
-                below(path, kind, later, visit)
+                below(path, kind, visit)
             }
-            ValueKind::AnyOf(kinds) => kinds
-                .iter()
-                .for_each(|kind| below(path, kind, later, visit)),
+            ValueKind::AnyOf(kinds) => kinds.iter().for_each(|kind| below(path, kind, visit)),
             _ => {}
         }
     }
@@ -124,13 +101,8 @@ fn each_key(
         } else {
             format!("{path}.{}", key.name)
         };
-        visit(&path, key, later);
-        below(
-            &path,
-            &key.kind,
-            later || key.status != KeyStatus::InEffect,
-            visit,
-        );
+        visit(&path, key);
+        below(&path, &key.kind, visit);
     }
 }
 
@@ -140,13 +112,13 @@ fn as_value(text: &str) -> toml::Value {
 }
 
 #[test]
-fn every_key_is_shown_with_its_default_and_whether_it_is_in_effect() {
+fn every_key_is_shown_with_its_default() {
     let source = all_on();
     let tree = DeTable::parse(&source).unwrap();
     let mut written = BTreeMap::new();
-    collect(&source, "", tree.get_ref(), &ValueKind::Bool, &mut written);
+    collect("", tree.get_ref(), &ValueKind::Bool, &mut written);
     let mut missing = Vec::new();
-    each_key("", &ROOT, false, &mut |path, key, later_above| {
+    each_key("", &ROOT, &mut |path, key| {
         if ALTERNATIVES.contains(&path) {
             assert!(EXAMPLE.contains(&format!("{{ {} = ", key.name)), "{path}");
             return;
@@ -156,18 +128,13 @@ fn every_key_is_shown_with_its_default_and_whether_it_is_in_effect() {
             return;
         };
         if !matches!(key.default, "" | "[]" | "{}") {
-            let shown = |place: &WrittenKey<'_>| {
-                as_value(&source[place.value.span()]) == as_value(key.default)
+            let shown = |place: &&Spanned<DeValue<'_>>| {
+                as_value(&source[place.span()]) == as_value(key.default)
             };
             assert!(
                 places.iter().any(shown),
                 "{path} is shown with another value"
             );
-        }
-        let marked = |place: &WrittenKey<'_>| place.line.contains(NOT_YET);
-        let later = key.status != KeyStatus::InEffect;
-        if !later_above {
-            assert_eq!(places.iter().all(marked), later, "the mark of {path}");
         }
     });
     assert!(missing.is_empty(), "not in the example: {missing:?}");
@@ -178,7 +145,6 @@ fn every_setting_in_it_is_a_setting() {
     let report = parse(&all_on(), Path::new("config.example.toml"), &|_| None).unwrap_err();
     // With every setting on, alternatives exclude each other, and the files are missing.
     let beside = [
-        Code::NotInEffect,
         Code::NoEffect,
         Code::Conflict,
         Code::File,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tidegate::config::keys::{ConfigKey, KeyStatus, KeyTable, ROOT, ValueKind};
+use tidegate::config::keys::{ConfigKey, KeyTable, ROOT, ValueKind};
 
 const BEGINNING: &str = "# Configuration
 
@@ -21,8 +21,6 @@ the following variables stand for properties of the request; a property that a r
 empty: `${client_address}`, `${host}`, `${uri}`, `${scheme}`, `${request_id}`, `${listener}`, `${route}`,
 `${tls_version}`, `${tls_cipher}`, `${tls_server_name}`, `${client_certificate_subject}`,
 `${client_certificate_fingerprint}`.
-
-A key that has *no effect yet* causes a warning when it is used.
 
 ## Contents
 
@@ -45,10 +43,9 @@ pub(crate) fn reference() -> String {
             let _ = write!(text, "\n```toml\n{example}\n```\n");
         }
         let place = place_of(key);
-        let later = key.status != KeyStatus::InEffect;
-        each_table(&key.kind, later, &mut |declared, later| {
+        each_table(&key.kind, &mut |declared| {
             let _ = write!(text, "\n## `{}`\n\n{}\n", place.header(), declared.doc);
-            table(&mut text, declared, &place, later);
+            table(&mut text, declared, &place);
         });
     }
     text
@@ -72,7 +69,7 @@ fn contents(text: &mut String, key: &'static ConfigKey) {
     if !has_table(&key.kind) {
         let _ = writeln!(text, "- [`{0}`](#{0})", key.name);
     }
-    each_table(&key.kind, false, &mut |declared, _| {
+    each_table(&key.kind, &mut |declared| {
         let links: Vec<String> = declared
             .keys
             .iter()
@@ -143,26 +140,22 @@ impl TablePlace {
     }
 }
 
-fn table(text: &mut String, declared: &'static KeyTable, place: &TablePlace, later: bool) {
+fn table(text: &mut String, declared: &'static KeyTable, place: &TablePlace) {
     for key in declared.keys {
-        let later = later || key.status != KeyStatus::InEffect;
-        entry(text, key, place, later);
-        each_table(&key.kind, later, &mut |declared, later| {
-            table(text, declared, &place.below(key), later);
+        entry(text, key, place);
+        each_table(&key.kind, &mut |declared| {
+            table(text, declared, &place.below(key));
         });
     }
 }
 
-fn entry(text: &mut String, key: &ConfigKey, place: &TablePlace, later: bool) {
+fn entry(text: &mut String, key: &ConfigKey, place: &TablePlace) {
     let path = &place.path;
     let _ = write!(text, "\n### `{path}.{}`\n\n{}", key.name, key.doc);
     if key.required {
         text.push_str(" Required.");
     } else if !matches!(key.default, "" | "{}") {
         let _ = write!(text, " Default: `{}`.", key.default);
-    }
-    if later {
-        text.push_str(" *This key has no effect yet.*");
     }
     text.push('\n');
     if let Some(example) = key.example() {
@@ -175,20 +168,16 @@ fn entry(text: &mut String, key: &ConfigKey, place: &TablePlace, later: bool) {
 
 fn has_table(kind: &'static ValueKind) -> bool {
     let mut has = false;
-    each_table(kind, false, &mut |_, _| has = true);
+    each_table(kind, &mut |_| has = true);
     has
 }
 
-/// Visits every table that a value of this kind may be, and whether it has no effect yet.
-fn each_table(
-    kind: &'static ValueKind,
-    later: bool,
-    visit: &mut dyn FnMut(&'static KeyTable, bool),
-) {
+/// Visits every table that a value of this kind may be.
+fn each_table(kind: &'static ValueKind, visit: &mut dyn FnMut(&'static KeyTable)) {
     match kind {
-        ValueKind::Table(declared) => visit(declared, later),
-        ValueKind::List(kind) | ValueKind::Map(kind) => each_table(kind, later, visit),
-        ValueKind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_table(kind, later, visit)),
+        ValueKind::Table(declared) => visit(declared),
+        ValueKind::List(kind) | ValueKind::Map(kind) => each_table(kind, visit),
+        ValueKind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_table(kind, visit)),
         _ => {}
     }
 }

@@ -64,8 +64,6 @@ codes! {
     warnings {
         /// Something can never match. This is an error, unless redirects to https are the only cause.
         Unreachable = "unreachable";
-        /// A key has no effect in this version.
-        NotInEffect = "not-in-effect";
         /// A key has no effect together with the others.
         NoEffect = "no-effect";
         /// Text looks like a variable of another program, and stands for itself.

@@ -320,7 +320,7 @@ fn what_is_allowed_is_not_told_and_what_is_no_warning_cannot_be() {
         ("any-origins", "did you mean `\"any-origin\"`?"),
         (
             "dangling",
-            "the possible values are: unreachable, not-in-effect, ",
+            "the possible values are: unreachable, no-effect, ",
         ),
     ] {
         let source = source(&format!("\"{code}\""));

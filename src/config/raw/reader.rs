@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{ConfigValue, Located, Section, cure};
 use crate::config::diagnostic::{Code, Diagnostic, Severity, nearest};
-use crate::config::keys::{ConfigKey, KeyStatus, KeyTable, ValueKind};
+use crate::config::keys::{ConfigKey, KeyTable, ValueKind};
 use crate::config::sources::{SourceId, Span};
 use crate::config::value;
 
@@ -34,9 +34,8 @@ impl Reader<'_> {
                 continue;
             };
             let read = self.key(key, value);
-            match &read {
-                Some(read) => self.check_status(key, read, self.source.span(name.span())),
-                None => section.doubtful.push(key.name),
+            if read.is_none() {
+                section.doubtful.push(key.name);
             }
             let at = Located {
                 span: self.source.span(value.span()),
@@ -93,16 +92,6 @@ impl Reader<'_> {
         };
         self.diagnostics.push(diagnostic.hint(hint));
         cure.map(|(key, _)| key).or(near)
-    }
-
-    /// Warns about a key that has no effect yet, unless its value is the default.
-    fn check_status(&mut self, key: &'static ConfigKey, value: &ConfigValue, span: Span) {
-        if key.status == KeyStatus::InEffect || key.default_value().as_ref() == Some(value) {
-            return;
-        }
-        let message = format!("`{}` has no effect in this version", key.name);
-        self.diagnostics
-            .push(Diagnostic::warning(Code::NotInEffect, span, message));
     }
 
     /// Reads the value of a key. `None` if it is wrong, which is reported.
