@@ -21,4 +21,12 @@ impl Receiving {
             Self::Tunnel(receiver) => receiver.take_in(cx),
         }
     }
+
+    /// Whether a body has begun to be waited for; once.
+    pub(super) fn is_awaited(&self) -> bool {
+        match self {
+            Self::Body(reader) => reader.is_awaited(),
+            Self::Tunnel(_) => false,
+        }
+    }
 }

@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::carrier::Carrier;
 use super::receiving::Receiving;
@@ -21,6 +21,7 @@ use crate::net::client_body::ClientBody;
 use crate::net::http2::{SendBuffer, TunnelReceiver, TunnelStream, Upload};
 use crate::net::listener_limits::LimitReached;
 use crate::net::stream::Stream;
+use crate::protocol::hop_by_hop;
 use crate::protocol::http2_head::{self, StreamKind};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::retry_after::ClientWait;
@@ -62,6 +63,7 @@ pub(super) async fn serve(carrier: Rc<Carrier>, (request, mut respond): OpenedSt
         first: None,
         has_fragment: false,
     };
+    let expects = hop_by_hop::expects_continue(&parts.headers);
     let request = Request::from_parts(parts, body);
     let outcome = {
         let mut serving = pin!(session::serve(&connection, request, &head));
@@ -72,6 +74,10 @@ pub(super) async fn serve(carrier: Rc<Carrier>, (request, mut respond): OpenedSt
             receiving.take_in(cx);
             let outcome = serving.as_mut().poll(cx);
             send_interim(&connection.interim, &mut respond, cx);
+            if receiving.is_awaited() && expects {
+                // A client that has left sends nothing anyway.
+                let _ = respond.send_informational(permission());
+            }
             outcome.map(Some)
         })
         .await
@@ -135,6 +141,13 @@ fn random_key() -> HeaderValue {
 /// The length that the client has announced. h2 resets a stream that has another.
 fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The permission to send a body, which a client may wait for.
+fn permission() -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::CONTINUE;
+    response
 }
 
 /// Hands the interim responses of a session to the connection, which sends them as soon as it can.

@@ -29,6 +29,18 @@ struct IncomingBody {
     left: Option<u64>,
     /// The task that forwards the body, if it waits.
     forwarder: Option<Waker>,
+    demand: BodyDemand,
+    /// The stream's own task, until the body is wanted.
+    reader: Option<Waker>,
+}
+
+/// Whether the body is wanted: a client may wait to hear that (RFC 9110 section 10.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BodyDemand {
+    NotYet,
+    /// A task waits for it, and the client does not know yet.
+    Wanted,
+    Noted,
 }
 
 #[derive(Debug)]
@@ -56,6 +68,8 @@ impl Upload {
             bytes: BytesMut::new(),
             left: length,
             forwarder: None,
+            demand: BodyDemand::NotYet,
+            reader: None,
         }));
         (Self(Rc::clone(&incoming)), UploadReader(incoming))
     }
@@ -70,6 +84,19 @@ impl UploadReader {
         {
             forwarder.wake();
         }
+        if incoming.demand == BodyDemand::NotYet {
+            incoming.reader = Some(cx.waker().clone());
+        }
+    }
+
+    /// Whether a task has begun to wait for the body, of which nothing has come; once.
+    pub fn is_awaited(&self) -> bool {
+        let mut incoming = self.0.borrow_mut();
+        let is_awaited = incoming.demand == BodyDemand::Wanted;
+        if is_awaited {
+            incoming.demand = BodyDemand::Noted;
+        }
+        is_awaited
     }
 }
 
@@ -110,6 +137,15 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         let mut incoming = self.0.borrow_mut();
+        if incoming.demand == BodyDemand::NotYet {
+            incoming.demand = match incoming.bytes.is_empty() {
+                true => BodyDemand::Wanted,
+                false => BodyDemand::Noted,
+            };
+            if let Some(reader) = incoming.reader.take() {
+                reader.wake();
+            }
+        }
         if !incoming.bytes.is_empty() {
             let bytes = std::mem::take(&mut incoming.bytes).freeze();
             // It fails if the stream is gone, and then nothing waits for the credit.
