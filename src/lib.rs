@@ -18,6 +18,7 @@ pub mod acme;
 pub mod auth;
 pub mod handover;
 pub mod tunnel;
+pub mod streams;
 pub mod snapshot;
 pub mod probe;
 pub mod observe;

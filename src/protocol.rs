@@ -34,3 +34,4 @@ pub mod access;
 pub mod handshake_response;
 pub mod interim_response;
 pub mod health_request;
+pub mod event_stream;

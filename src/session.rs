@@ -27,6 +27,7 @@ mod shared_limits;
 mod trace;
 mod service_desk;
 mod shared_connection;
+mod stream_record;
 pub mod split;
 mod tunnel_record;
 mod worker;
@@ -46,6 +47,7 @@ pub use self::relay::{Opening, relay};
 use self::routed::RequestOnRoute;
 pub use self::shared_connection::SharedConnection;
 use self::split::Branches;
+pub use self::stream_record::StreamRecord;
 pub use self::tunnel_record::TunnelRecord;
 pub use self::worker::{Shared, Worker};
 use crate::config::model::PlainHttp;
@@ -258,12 +260,20 @@ async fn forward_plain(
 ) -> Result<SessionOutcome, SessionError> {
     let edit = request.request_edit();
     let mut plain = PlainRequest::new(request, &edit, parts, body)?;
-    let mut failure = SessionError::from(Rejection::NoEndpoint);
-    for branch in branches.iter() {
-        match plain_http::proxy(&request.to(branch, &edit), plain).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(unserved) => (plain, failure) = unserved.for_another()?,
+    let slot = plain.slot();
+    let served = async {
+        let mut failure = SessionError::from(Rejection::NoEndpoint);
+        for branch in branches.iter() {
+            match plain_http::proxy(&request.to(branch, &edit), plain).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(unserved) => (plain, failure) = unserved.for_another()?,
+            }
         }
+        Err(failure)
+    };
+    let served = served.await;
+    if served.is_err() {
+        slot.exchange().rejected();
     }
-    Err(failure)
+    served
 }

@@ -28,6 +28,7 @@ use std::process::Command;
 use tidegate::admin::api::operation::{Operation, openapi};
 use tidegate::config::diagnostic::Code;
 use tidegate::protocol::rejection::Rejection;
+use tidegate::streams::ended::StreamEnded;
 use tidegate::tunnel::ended::Ended;
 
 use self::source::{Source, root, sources};
@@ -49,7 +50,13 @@ fn every_reason_is_documented_with_its_status_and_no_other_is() {
     let documented = first_cells(&text);
     let rejections = Rejection::ALL.iter().map(|rejection| rejection.token());
     let ended = Ended::ALL.iter().map(|ended| ended.token());
-    assert_eq!(documented, rejections.chain(ended).collect::<Vec<_>>());
+    // Of the reasons of tunnels, a stream has these.
+    let shared = [Ended::Idle, Ended::MaxAge, Ended::Killed, Ended::Shutdown];
+    let streams = StreamEnded::all().filter(|it| it.forced().is_none_or(|it| shared.contains(&it)));
+    let all = rejections
+        .chain(ended)
+        .chain(streams.map(StreamEnded::token));
+    assert_eq!(documented, all.collect::<Vec<_>>());
     for rejection in Rejection::ALL {
         let row = format!(
             "| `{}` | {} |",

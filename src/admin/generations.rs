@@ -63,6 +63,8 @@ struct LastSeen {
 pub struct GenerationReport {
     /// Live tunnels.
     pub tunnels: u64,
+    /// Streams.
+    pub streams: u64,
     /// Client connections, tunnels included.
     pub connections: usize,
     /// Jobs that close tunnels at a pace.
@@ -107,9 +109,10 @@ impl OlderGeneration {
         locked(&self.seen).report.clone()
     }
 
-    /// Its live tunnels, as it reported them a moment ago.
-    pub fn tunnels(&self) -> u64 {
-        locked(&self.seen).report.tunnels
+    /// Its live tunnels and its streams, as it reported them a moment ago.
+    pub fn open(&self) -> (u64, u64) {
+        let seen = locked(&self.seen);
+        (seen.report.tunnels, seen.report.streams)
     }
 
     /// Sends it a request, and waits for its response.

@@ -73,7 +73,7 @@ impl View {
         }
         let counters = self.workers.counters();
         let older = self.generations.all();
-        let older: Vec<u64> = older.iter().map(|it| it.tunnels()).collect();
+        let older: Vec<(u64, u64)> = older.iter().map(|it| it.open()).collect();
         let snapshot = self.shared.snapshot.load();
         let upstreams = snapshot.upstreams().iter();
         let excess: Vec<_> = upstreams

@@ -14,9 +14,11 @@ mod watch;
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
-use tidegate::displace::tunnel_filter::{ClientNet, HumanDuration, TunnelFilter, TunnelId};
+use tidegate::displace::tunnel_filter::{
+    ClientNet, FilterKind, HumanDuration, TunnelFilter, TunnelId,
+};
 
 use super::client::{AdminClient, ClientError};
 use super::{ExitStatus, err, out, table};
@@ -49,10 +51,34 @@ pub(super) enum Verb {
     Explain(explain::ExplainArgs),
 }
 
+/// The kinds that `--kind` names
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KindArg {
+    /// WebSocket tunnels
+    Tunnel,
+    /// Plain requests that last: event streams, long polls, long uploads and downloads
+    Stream,
+    /// Both
+    All,
+}
+
+impl From<KindArg> for FilterKind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Tunnel => Self::Tunnel,
+            KindArg::Stream => Self::Stream,
+            KindArg::All => Self::All,
+        }
+    }
+}
+
 /// Which tunnels to select: those that match all of these
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Select tunnels")]
 pub(super) struct FilterArgs {
+    /// Select streams instead of tunnels, or both [default: tunnel]
+    #[arg(long, value_enum)]
+    kind: Option<KindArg>,
     /// Tunnels that this listener accepted
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
@@ -85,6 +111,8 @@ pub(super) struct FilterArgs {
 impl FilterArgs {
     fn filter(self, id: Option<TunnelId>) -> TunnelFilter {
         TunnelFilter {
+            kind: self.kind.map(Into::into),
+            with_young_streams: false,
             id,
             listener: self.listener,
             route: self.route,
@@ -145,8 +173,16 @@ fn show_json(response: &Bytes) {
 
 /// `1 tunnel`, `2 tunnels`.
 fn tunnels_in_words(count: u64) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} tunnel{plural}")
+    in_words(FilterKind::Tunnel, count)
+}
+
+/// `1 stream`, `2 streams`.
+fn in_words(kind: FilterKind, count: u64) -> String {
+    match (kind, count) {
+        (FilterKind::Tunnel, 1) => "1 tunnel".to_owned(),
+        (FilterKind::Stream, 1) => "1 stream".to_owned(),
+        _ => format!("{count} {}", kind.plural()),
+    }
 }
 
 /// The response of one generation, and the client that asked it.

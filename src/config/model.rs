@@ -44,7 +44,7 @@ pub use self::headers::{
 };
 pub use self::host::HostPattern;
 pub use self::http2::Http2;
-pub use self::limits::{ByteRate, MaxAge, PingConfig, RateAction, TunnelLimits};
+pub use self::limits::{ByteRate, MaxAge, PingConfig, RateAction, StreamLimits, TunnelLimits};
 pub use self::listener::{
     Bind, CertificateConfig, ListenerCertificate, ListenerConfig, ListenerLimits, ListenerTimeouts,
     ListenerTls, Rate, TicketKeysFile, TlsPolicy, TlsVersion,

@@ -266,6 +266,7 @@ fn in_turn(candidates: &[Vec<ChosenTunnel>], max: usize) -> Vec<ChosenTunnel> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::displace::tunnel_filter::SessionKind;
     use crate::displace::tunnel_page::TunnelRef;
     use proptest::prelude::*;
 
@@ -290,7 +291,7 @@ mod tests {
             for (place, (age, kind)) in tunnels.into_iter().enumerate() {
                 let age = Duration::from_secs(age);
                 let is_ending = kind == 0;
-                let reference = TunnelRef { place, session: place as u64 };
+                let reference = TunnelRef { kind: SessionKind::Tunnel, place, session: place as u64 };
                 let series = Arc::clone(&series);
                 let ending = is_ending.then_some(Ended::Drain);
                 let tunnel = CloseCandidate { reference, series, age, ending };

@@ -1,4 +1,4 @@
-//! The filter that selects tunnels, as operators write it.
+//! The filter that selects tunnels and streams, as operators write it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,13 +12,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::auth::revocations::{RevokedSubjects, SubjectTag};
 use crate::net::stream::Peer;
-use crate::observe::access_log::TunnelFacts;
+use crate::observe::series::EndpointSeries;
 use crate::protocol::revoked::RevokedCertificates;
 
-/// Selects tunnels: those that match all of these. An empty filter selects all tunnels.
+/// Selects tunnels, or streams: those that match all of these. An empty filter selects all tunnels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TunnelFilter {
+    /// Whether tunnels, streams or both are meant; default: `tunnel`. A stream is a plain request that has lasted
+    /// longer than three seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<FilterKind>,
+    /// Whether plain requests are meant, too, that have not lasted long enough to be streams.
+    #[serde(skip)]
+    pub with_young_streams: bool,
     /// The tunnel of the session with this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<TunnelId>,
@@ -59,7 +66,8 @@ pub struct TunnelFilter {
 
 impl TunnelFilter {
     /// The names of its fields.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 11] = [
+        "kind",
         "id",
         "listener",
         "route",
@@ -72,7 +80,16 @@ impl TunnelFilter {
         "idle_for",
     ];
 
-    /// Whether it selects all tunnels.
+    /// Whether it means tunnels or streams of this kind.
+    pub fn has(&self, kind: SessionKind) -> bool {
+        match self.kind.unwrap_or_default() {
+            FilterKind::Tunnel => kind == SessionKind::Tunnel,
+            FilterKind::Stream => kind == SessionKind::Stream,
+            FilterKind::All => true,
+        }
+    }
+
+    /// Whether it selects all tunnels, or all streams.
     pub fn is_everything(&self) -> bool {
         let means_something =
             |span: &Option<HumanDuration>| span.is_some_and(|span| !span.0.is_zero());
@@ -82,6 +99,8 @@ impl TunnelFilter {
                 .older_than
                 .filter(|_| means_something(&self.older_than)),
             idle_for: self.idle_for.filter(|_| means_something(&self.idle_for)),
+            kind: None,
+            with_young_streams: false,
             ..self.clone()
         };
         narrowed == Self::default()
@@ -93,28 +112,86 @@ impl TunnelFilter {
         self.id.is_some() || self.subject.is_some() || self.client.is_some_and(narrows)
     }
 
-    /// Whether it selects a tunnel with these facts, this age, this time without a byte and this subject.
-    pub fn matches(
-        &self,
-        facts: &TunnelFacts,
-        (age, quiet): (Duration, Duration),
-        subject: Option<NonZeroU64>,
-    ) -> bool {
+    /// Whether it selects this tunnel or stream, of whose kind it is known that it is meant.
+    pub fn matches(&self, candidate: &FilteredSession<'_>) -> bool {
         fn fits(wanted: Option<&String>, is: &str) -> bool {
             wanted.is_none_or(|wanted| wanted == is)
         }
-        let series = &facts.series;
-        let (host, _) = facts.host_and_path();
-        self.id.is_none_or(|id| id.0 == facts.session.0)
+        let FilteredSession {
+            session,
+            client,
+            series,
+            host,
+            age,
+            quiet,
+            subject,
+        } = candidate;
+        self.id.is_none_or(|id| id.0 == *session)
             && fits(self.listener.as_ref(), &series.route.listener)
             && fits(self.route.as_ref(), &series.route.route)
             && fits(self.upstream.as_ref(), &series.upstream)
             && fits(self.endpoint.as_ref(), &series.endpoint)
             && fits(self.host.as_ref(), host)
-            && self.client.is_none_or(|clients| clients.have(facts.client))
-            && (self.subject.is_none() || self.is_of(subject))
-            && self.older_than.is_none_or(|least| age >= least.0)
-            && self.idle_for.is_none_or(|least| quiet >= least.0)
+            && self.client.is_none_or(|clients| clients.have(*client))
+            && (self.subject.is_none() || self.is_of(*subject))
+            && self.older_than.is_none_or(|least| *age >= least.0)
+            && self.idle_for.is_none_or(|least| *quiet >= least.0)
+    }
+}
+
+/// What a filter looks at.
+#[derive(Debug)]
+pub struct FilteredSession<'a> {
+    /// The id of its session.
+    pub session: u64,
+    /// The client.
+    pub client: Peer,
+    /// Its listener, route, upstream and endpoint.
+    pub series: &'a EndpointSeries,
+    /// The host that the request named.
+    pub host: &'a str,
+    /// How long it has been open.
+    pub age: Duration,
+    /// How long neither side has sent a byte.
+    pub quiet: Duration,
+    /// The hash of its subject.
+    pub subject: Option<NonZeroU64>,
+}
+
+/// What a request has become.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionKind {
+    /// A WebSocket tunnel.
+    #[default]
+    Tunnel,
+    /// A plain request that has lasted longer than three seconds.
+    Stream,
+}
+
+/// The kinds that a filter means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FilterKind {
+    /// Tunnels.
+    #[default]
+    Tunnel,
+    /// Streams.
+    Stream,
+    /// Both.
+    All,
+}
+
+impl FilterKind {
+    /// The plural, in words.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnels",
+            Self::Stream => "streams",
+            Self::All => "tunnels and streams",
+        }
     }
 }
 
@@ -136,7 +213,7 @@ impl TunnelFilter {
     }
 }
 
-/// Writes which tunnels it selects, in words.
+/// Writes which tunnels or streams it selects, in words.
 impl fmt::Display for TunnelFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn part(words: &str, value: Option<&dyn fmt::Display>) -> Option<String> {
@@ -158,9 +235,10 @@ impl fmt::Display for TunnelFilter {
             part("without data for at least", shown(&self.idle_for)),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
+        let kind = self.kind.unwrap_or_default().plural();
         match parts.is_empty() {
-            true => f.write_str("all tunnels"),
-            false => write!(f, "tunnels {}", parts.join(", ")),
+            true => write!(f, "all {kind}"),
+            false => write!(f, "{kind} {}", parts.join(", ")),
         }
     }
 }
@@ -275,7 +353,8 @@ mod tests {
         assert!(!filter.is_everything());
         assert!(TunnelFilter::default().is_everything());
         let all: TunnelFilter =
-            serde_json::from_str(r#"{"client":"0.0.0.0/0","older_than":"0s"}"#).unwrap();
+            serde_json::from_str(r#"{"client":"0.0.0.0/0","older_than":"0s","kind":"all"}"#)
+                .unwrap();
         assert!(all.is_everything());
     }
 
@@ -286,6 +365,17 @@ mod tests {
         let words = "tunnels of route chat, of client 10.0.0.0/8, open for at least 10m";
         assert_eq!(filter.to_string(), words);
         assert_eq!(TunnelFilter::default().to_string(), "all tunnels");
+        for (text, words) in [
+            (r#"{"kind":"stream"}"#, "all streams"),
+            (r#"{"kind":"all"}"#, "all tunnels and streams"),
+            (
+                r#"{"kind":"stream","route":"chat"}"#,
+                "streams of route chat",
+            ),
+        ] {
+            let filter: TunnelFilter = serde_json::from_str(text).unwrap();
+            assert_eq!(filter.to_string(), words);
+        }
     }
 
     #[test]
@@ -312,6 +402,7 @@ mod tests {
             r#"{"client":"10.0.0"}"#,
             r#"{"older_than":"10"}"#,
             r#"{"id":"ff"}"#,
+            r#"{"kind":"streams"}"#,
         ] {
             assert!(
                 serde_json::from_str::<TunnelFilter>(wrong).is_err(),

@@ -11,11 +11,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use super::tunnel_filter::TunnelFilter;
-use super::tunnel_page::{CloseCandidate, LiveTunnel, TunnelPage, TunnelRef, page};
+use super::tunnel_filter::{SessionKind, TunnelFilter};
+use super::tunnel_page::{CloseCandidate, LiveTunnel, TablePosition, TunnelPage, TunnelRef, page};
 use crate::observe::access_log::SessionId;
 use crate::observe::counters::Counters;
-use crate::session::{TunnelRecord, Worker};
+use crate::session::{StreamRecord, TunnelRecord, Worker};
+use crate::streams::ended::StreamEnded;
+use crate::streams::exchange::Exchange;
 use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// Queries that may wait for a worker.
@@ -35,19 +37,19 @@ pub enum WorkerQuery {
     /// Add the traffic of live tunnels to its counters: of the next ones, beginning with this place of
     /// its table. Responds with the place to continue with, if there are more.
     PublishTraffic(usize, oneshot::Sender<Option<usize>>),
-    /// List the tunnels that match, among the next places of its table.
+    /// List the tunnels and streams that match, among the next places of its tables.
     Tunnels {
-        /// The place to begin with.
-        from: usize,
+        /// The position to begin with.
+        from: TablePosition,
         /// Selects tunnels.
         filter: Arc<TunnelFilter>,
         /// Receives the page.
         response: oneshot::Sender<TunnelPage<LiveTunnel>>,
     },
-    /// List the tunnels that match, with only what choosing tunnels to close takes.
+    /// List the tunnels and streams that match, with only what choosing those to close takes.
     Candidates {
-        /// The place to begin with.
-        from: usize,
+        /// The position to begin with.
+        from: TablePosition,
         /// Selects tunnels.
         filter: Arc<TunnelFilter>,
         /// Receives the page.
@@ -58,7 +60,7 @@ pub enum WorkerQuery {
     EndLargest(usize, Ended, oneshot::Sender<usize>),
     /// Move the end of the credential of this tunnel; responds with whether it has one.
     Extend(TunnelRef, NonZeroU32, oneshot::Sender<bool>),
-    /// Close these tunnels with this Close message; responds with how many were still open.
+    /// Close these tunnels and streams with this Close message; responds with how many were still open.
     Close(Vec<TunnelRef>, CloseMessage, oneshot::Sender<usize>),
 }
 
@@ -76,14 +78,14 @@ pub fn execute(worker: &Worker, query: WorkerQuery) {
             filter,
             response,
         } => {
-            let _ = response.send(page(worker, from, &filter, LiveTunnel::new));
+            let _ = response.send(page(worker, from, &filter));
         }
         WorkerQuery::Candidates {
             from,
             filter,
             response,
         } => {
-            let _ = response.send(page(worker, from, &filter, CloseCandidate::new));
+            let _ = response.send(page(worker, from, &filter));
         }
         WorkerQuery::EndLargest(count, reason, held) => {
             let ended = worker
@@ -99,9 +101,20 @@ pub fn execute(worker: &Worker, query: WorkerQuery) {
             let words = Rc::new(words);
             let close = |named: &TunnelRef| {
                 // The place may have been reused since the tunnel was listed.
-                let is_it =
-                    |record: &TunnelRecord| record.facts.session == SessionId(named.session);
-                worker.tunnels.close(named.place, &words, is_it)
+                let session = SessionId(named.session);
+                match named.kind {
+                    SessionKind::Tunnel => {
+                        let is_it = |record: &TunnelRecord| record.facts.session == session;
+                        worker.tunnels.close(named.place, &words, is_it)
+                    }
+                    SessionKind::Stream => {
+                        let is_it = |it: &Exchange<StreamRecord>| {
+                            it.owner.session == session && (it.is_stream() || it.is_event_stream())
+                        };
+                        let reason = StreamEnded::Forced(words.ended);
+                        worker.exchanges.close(named.place, reason, is_it)
+                    }
+                }
             };
             let count = named.iter().filter(|named| close(named)).count();
             let _ = closed.send(count);
@@ -127,8 +140,8 @@ pub struct Workers(Vec<WorkerLink>);
 pub struct ListPosition {
     /// The number of the worker.
     pub worker: usize,
-    /// The place in that worker's table.
-    pub place: usize,
+    /// The position in that worker's tables.
+    pub table: TablePosition,
 }
 
 impl Workers {
@@ -196,15 +209,17 @@ impl Workers {
         from: ListPosition,
         mut visit: impl FnMut(usize, LiveTunnel) -> bool,
     ) -> Result<Option<ListPosition>, WorkerUnresponsive> {
-        let mut place = from.place;
+        let mut position = from.table;
         for (worker, link) in self.0.iter().enumerate().skip(from.worker) {
-            let mut next = Some(std::mem::take(&mut place));
+            let mut next = Some(std::mem::take(&mut position));
             while let Some(from) = next {
                 let page = link.page(from, filter).await?;
                 for tunnel in page.tunnels {
-                    let place = tunnel.reference.place + 1;
+                    let TunnelRef { kind, place, .. } = tunnel.reference;
                     if !visit(worker, tunnel) {
-                        return Ok(Some(ListPosition { worker, place }));
+                        let place = place + 1;
+                        let table = TablePosition { kind, place };
+                        return Ok(Some(ListPosition { worker, table }));
                     }
                 }
                 next = page.next;
@@ -223,7 +238,7 @@ impl Workers {
         mut visit: impl FnMut(usize, CloseCandidate),
     ) -> Result<(), WorkerUnresponsive> {
         for (worker, link) in self.0.iter().enumerate() {
-            let mut next = Some(0);
+            let mut next = Some(TablePosition::default());
             while let Some(from) = next {
                 let page = link.candidates(from, filter).await?;
                 page.tunnels.into_iter().for_each(|it| visit(worker, it));
@@ -280,7 +295,7 @@ impl Workers {
 impl WorkerLink {
     async fn page(
         &self,
-        from: usize,
+        from: TablePosition,
         filter: &Arc<TunnelFilter>,
     ) -> Result<TunnelPage<LiveTunnel>, WorkerUnresponsive> {
         let (response, page) = oneshot::channel();
@@ -294,7 +309,7 @@ impl WorkerLink {
 
     async fn candidates(
         &self,
-        from: usize,
+        from: TablePosition,
         filter: &Arc<TunnelFilter>,
     ) -> Result<TunnelPage<CloseCandidate>, WorkerUnresponsive> {
         let (response, page) = oneshot::channel();

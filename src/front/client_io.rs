@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -19,7 +20,8 @@ use crate::config::model::ListenerTimeouts;
 use crate::net::hangup::Hangup;
 use crate::net::stream::Stream;
 use crate::net::turns::TurnStream;
-use crate::session::InterimHeads;
+use crate::session::{InterimHeads, StreamRecord};
+use crate::streams::exchange::Exchange;
 
 /// The phase of a connection, which decides about its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,12 @@ pub struct ClientActivity {
     left: Cell<Option<(Instant, Hangup)>>,
     /// Whether a session has begun whose response is not written to its end.
     owes_response: Cell<bool>,
+    /// The exchange whose response is being sent.
+    serving: RefCell<Option<Rc<Exchange<StreamRecord>>>>,
+    /// Whether the latest request is of HTTP/1.0, to which the end of the connection may be the end of a response.
+    is_http_10: Cell<bool>,
+    /// Whether the body of the response broke off.
+    broke_off: Cell<bool>,
     /// Since when the client has not accepted any of the bytes that hyper has for it.
     blocked_since: Cell<Option<Instant>>,
     /// The first bytes of the connection, up to the end of the first head; `None` once they have
@@ -99,6 +107,9 @@ impl ClientActivity {
             awaits_bytes: Cell::new(false),
             left: Cell::new(None),
             owes_response: Cell::new(false),
+            serving: RefCell::default(),
+            is_http_10: Cell::new(false),
+            broke_off: Cell::new(false),
             blocked_since: Cell::new(None),
             first_head: RefCell::new(Some(Vec::new())),
             line: RefCell::default(),
@@ -113,6 +124,23 @@ impl ClientActivity {
         self.phase.set(Phase::Busy);
         self.awaits_first.set(false);
         BusyGuard(Rc::clone(self))
+    }
+
+    /// Notes the version of the latest request.
+    pub fn set_version(&self, version: Version) {
+        self.is_http_10.set(version == Version::HTTP_10);
+    }
+
+    /// Whether the response is to be broken off although the client accepts no more of it: hyper does not ask for
+    /// its body then.
+    pub fn is_broken_off(&self) -> bool {
+        let serving = self.serving.borrow();
+        self.write_blocked() && serving.as_ref().is_some_and(|it| it.is_broken_off())
+    }
+
+    /// Whether the body of a response broke off, and the end of the connection would look like the end of the body.
+    pub fn must_reset(&self) -> bool {
+        self.broke_off.get() && self.is_http_10.get()
     }
 
     /// The time by which the client has to continue, if it is its turn: to send, or to read.
@@ -239,8 +267,21 @@ impl ClientActivity {
 #[derive(Debug)]
 pub struct BusyGuard(Rc<ClientActivity>);
 
+impl BusyGuard {
+    /// Notes the exchange whose response is sent from now on.
+    pub fn serves(&self, exchange: &Rc<Exchange<StreamRecord>>) {
+        self.0.serving.replace(Some(Rc::clone(exchange)));
+    }
+
+    /// Notes that the body of the response broke off.
+    pub fn broke_off(&self) {
+        self.0.broke_off.set(true);
+    }
+}
+
 impl Drop for BusyGuard {
     fn drop(&mut self) {
+        self.0.serving.take();
         self.0.phase.set(Phase::Idle {
             since: Instant::now(),
         });

@@ -57,6 +57,8 @@ enum HttpExit {
     Expired,
     /// The client left, and the session did not take what it had sent before.
     Left,
+    /// The response was broken off, and the client did not accept what had come of it.
+    BrokenOff,
 }
 
 /// Where a session leaves the tunnel that it has agreed on, for [`drive`] to find.
@@ -105,6 +107,8 @@ pub async fn serve(
             session::relay(&connection, *opening, stream, &parts.read_buf, guards);
         }
         HttpExit::Done(Ok(())) => Box::pin(linger(stream, &[])).await,
+        HttpExit::BrokenOff => stream.reset_on_close(),
+        HttpExit::Done(Err(_)) if activity.must_reset() => stream.reset_on_close(),
         HttpExit::Done(Err(error)) => {
             let response = match reject_unread(&connection, &error) {
                 // A response that comes first has not been written to its end.
@@ -159,6 +163,7 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<ServedBody>, Infallible> {
     let busy = activity.busy(!request.body().is_end_stream());
+    activity.set_version(request.version());
     let line = activity.take_line();
     let head = UnparsedHead {
         first: activity.take_first_head(),
@@ -234,6 +239,7 @@ async fn drive(
         match (slot.take(), done) {
             (Some(opening), _) => Poll::Ready(HttpExit::Tunnel(opening)),
             (None, Poll::Ready(result)) => Poll::Ready(HttpExit::Done(result)),
+            (None, Poll::Pending) if activity.is_broken_off() => Poll::Ready(HttpExit::BrokenOff),
             (None, Poll::Pending) => Poll::Pending,
         }
     };

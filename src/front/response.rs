@@ -1,7 +1,7 @@
 //! The response to a client: an endpoint's, or our own.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::header_case::write_field;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::retry_after::{ClientWait, retry_after};
-use crate::session::{Connection, Opening, SessionOutcome};
-use crate::upstream::http::ResponseBody;
+use crate::session::{Connection, Opening, SessionOutcome, StreamRecord};
+use crate::streams::body::{BodyBroken, StreamBody};
 
 /// The header field with the stable token of a rejection.
 const REASON: HeaderName = HeaderName::from_static("tidegate-reason");
@@ -171,7 +171,7 @@ pub enum Content {
     /// Our own.
     Own(Bytes),
     /// An endpoint's response body.
-    Endpoint(ResponseBody),
+    Endpoint(StreamBody<StreamRecord>),
 }
 
 impl Content {
@@ -182,12 +182,12 @@ impl Content {
 
 impl Body for Content {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyBroken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
         match self.get_mut() {
             Self::Endpoint(body) => Pin::new(body).poll_frame(cx),
             Self::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
@@ -215,28 +215,32 @@ impl Body for Content {
 #[derive(Debug)]
 pub struct ServedBody {
     content: Content,
-    _busy: BusyGuard,
+    busy: BusyGuard,
 }
 
 impl ServedBody {
     /// Keeps the connection busy while `content` is sent.
     pub fn new(content: Content, busy: BusyGuard) -> Self {
-        Self {
-            content,
-            _busy: busy,
+        if let Content::Endpoint(body) = &content {
+            busy.serves(body.exchange());
         }
+        Self { content, busy }
     }
 }
 
 impl Body for ServedBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyBroken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.content).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
+        let piece = ready!(Pin::new(&mut self.content).poll_frame(cx));
+        if matches!(piece, Some(Err(_))) {
+            self.busy.broke_off();
+        }
+        Poll::Ready(piece)
     }
 
     fn is_end_stream(&self) -> bool {

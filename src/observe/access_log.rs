@@ -15,6 +15,7 @@ use super::series::{EndpointSeries, ListenerSeries, RouteSeries};
 use crate::net::stream::Peer;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::trace_context::TraceId;
+use crate::streams::exchange::FinishedStream;
 use crate::tunnel::ended::Finished;
 use crate::tunnel::meter::Meter;
 use crate::tunnel::side::Side;
@@ -183,6 +184,59 @@ pub fn tunnel_ended(recorder: &Recorder, facts: &TunnelFacts, meter: &Meter, fin
     });
 }
 
+/// The facts of a stream that its log line contains, apart from how it ended.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamFacts<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The client.
+    pub client: Peer,
+    /// The series of its listener, route and endpoint.
+    pub series: &'a EndpointSeries,
+    /// When the request head had been received.
+    pub started: Instant,
+}
+
+/// Counts a plain request as an open stream.
+pub fn stream_began(recorder: &Recorder, series: &EndpointSeries) {
+    recorder.counters.streams_open.raise();
+    series.streams_open.raise();
+}
+
+/// Counts a stream as open no more.
+pub fn stream_closed(recorder: &Recorder, series: &EndpointSeries) {
+    recorder.counters.streams_open.lower();
+    series.streams_open.lower();
+}
+
+/// Records that a stream ended, or that tidegate ended a plain request before it was one.
+pub fn stream_ended(recorder: &Recorder, facts: StreamFacts<'_>, finished: FinishedStream) {
+    let EndpointSeries { route, .. } = facts.series;
+    facts
+        .series
+        .streams_ended
+        .at(finished.ended.position())
+        .add(1);
+    let subject = Subject {
+        session: facts.session,
+        request_id: None,
+        trace: None,
+        client: facts.client,
+        listener: &route.listener,
+        route: Some(&route.route),
+    };
+    event!(recorder, info, "stream ended", subject, {
+        upstream = &*facts.series.upstream,
+        endpoint = &*facts.series.endpoint,
+        status = finished.status,
+        reason = finished.ended.token(),
+        bytes_from_client = finished.bytes_from_client,
+        bytes_from_endpoint = finished.bytes_from_endpoint,
+        idle_ms = milliseconds(finished.quiet),
+        duration_ms = milliseconds(facts.started.elapsed()),
+    });
+}
+
 /// The facts of a request that its log lines contain, whether or not it matched a route.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestFacts<'a> {
@@ -293,8 +347,10 @@ fn rejected_with(
             })
         };
     }
-    // What clients do wrong is not for an operator to mend, and must not drown what is.
-    if status >= 500 && status != StatusCode::NOT_IMPLEMENTED.as_u16() {
+    // What clients do wrong is not for an operator to mend, and must not drown what is. Nor is what was ended on
+    // purpose.
+    let is_meant = rejection == Rejection::StreamEnded;
+    if status >= 500 && status != StatusCode::NOT_IMPLEMENTED.as_u16() && !is_meant {
         rejected!(warn)
     } else {
         rejected!(info)

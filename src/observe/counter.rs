@@ -20,6 +20,16 @@ impl Counter {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// Adds one to a gauge. Only its one writer may do that.
+    pub fn raise(&self) {
+        self.set(self.get() + 1);
+    }
+
+    /// Takes one from a gauge. Only its one writer may do that.
+    pub fn lower(&self) {
+        self.set(self.get().saturating_sub(1));
+    }
+
     /// The value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -27,6 +27,8 @@ pub struct Counters {
     pub tunnels: Counter,
     /// Tunnels ended.
     pub ended: Counter,
+    /// Open streams.
+    pub streams_open: Counter,
     /// Running tasks, as of the last sweep.
     pub tasks: Counter,
     /// Bytes that tunnels have read and not yet written, as of the last sweep.
@@ -106,6 +108,8 @@ pub struct Totals {
     pub tunnels: u64,
     /// Open tunnels.
     pub tunnels_open: u64,
+    /// Open streams.
+    pub streams_open: u64,
 }
 
 impl Totals {
@@ -120,6 +124,7 @@ impl Totals {
             totals.rejections += worker.rejections.get();
             totals.tunnels += opened;
             totals.tunnels_open += opened.saturating_sub(ended);
+            totals.streams_open += worker.streams_open.get();
         }
         totals
     }

@@ -53,8 +53,8 @@ pub struct MetricSources<'a> {
     pub access_log_dropped: u64,
     /// Tunnels still to be closed by close jobs, by reason.
     pub closing: &'a BTreeMap<&'static str, usize>,
-    /// Open tunnels of each older generation.
-    pub older: &'a [u64],
+    /// Open tunnels and open streams of each older generation.
+    pub older: &'a [(u64, u64)],
     /// Tunnels above the endpoints' share, by upstream with `rebalance`.
     pub excess: &'a [(Arc<str>, usize)],
     /// Listeners, and whether each is drained by an operator.

@@ -12,6 +12,7 @@ use super::labels::{
 use super::traffic::Traffic;
 use crate::net::tls_failure::TlsFailure;
 use crate::protocol::rejection::Rejection;
+use crate::streams::ended::StreamEnded;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
 use crate::upstream::connect::ConnectError;
@@ -237,6 +238,10 @@ pub struct EndpointSeries {
     pub opened: Counter,
     /// Tunnels ended, by reason.
     pub ended: EndedCounts,
+    /// Open streams.
+    pub streams_open: Counter,
+    /// Streams ended, by reason.
+    pub streams_ended: CounterArray<{ StreamEnded::COUNT }>,
     /// What the tunnels carried: ended ones always, open ones as of the last [`Traffic::publish`].
     pub traffic: Traffic,
     /// The time that successful connects took.
@@ -257,6 +262,8 @@ impl EndpointSeries {
             endpoint: Arc::clone(&endpoint.label),
             opened: Counter::default(),
             ended: CounterArray::default(),
+            streams_open: Counter::default(),
+            streams_ended: CounterArray::default(),
             traffic: Traffic::default(),
             connect_seconds: Histogram::new(&LATENCY_SECONDS),
             connect_failures: CounterArray::default(),

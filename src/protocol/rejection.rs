@@ -185,6 +185,9 @@ rejections! {
     /// The process has no file descriptor left.
     DescriptorsExhausted = SERVICE_UNAVAILABLE, "descriptors-exhausted",
         "Too many connections at the moment. Please try again soon.";
+    /// tidegate ended a plain request that lasted, before the endpoint had responded: a long poll or an upload.
+    StreamEnded = SERVICE_UNAVAILABLE, "stream-ended",
+        "The request was ended before there was a response. Please try again soon.";
     /// The connection to an endpoint timed out.
     ConnectTimeout = GATEWAY_TIMEOUT, "connect-timeout", "No backend could be reached in time.";
     /// The endpoint's response to the handshake timed out.

@@ -234,11 +234,18 @@ impl Process {
                 "`server.upgrade.max_generations` is 1".to_owned(),
             ));
         };
-        let (number, tunnels) = (oldest.identity.generation, oldest.tunnels());
+        let number = oldest.identity.generation;
+        let (open, kind) = match oldest.open() {
+            (tunnels, 0) => (format!("{tunnels} tunnels"), ""),
+            (tunnels, streams) => (
+                format!("{tunnels} tunnels and {streams} streams"),
+                " --kind all",
+            ),
+        };
         Err(UpgradeError::NotAllowed(format!(
-            "generation {number} is still draining {tunnels} tunnels, and \
+            "generation {number} is still draining {open}, and \
              `server.upgrade.max_generations` is {limit}: wait, or close them with \
-             `tidegate close --generation {number} --all --over 1m --yes`"
+             `tidegate close --generation {number} --all{kind} --over 1m --yes`"
         )))
     }
 

@@ -70,6 +70,7 @@ async fn run(
     let mut tick = tokio::time::interval(SWEEP_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = pin!(tokio::time::sleep(SWEEP_INTERVAL));
+    let mut stream_sweep = pin!(tokio::time::sleep(SWEEP_INTERVAL));
     let mut finish: Option<oneshot::Sender<()>> = None;
     loop {
         tokio::select! {
@@ -96,6 +97,10 @@ async fn run(
             () = &mut sweep => {
                 let next = worker.tunnels.sweep_slice(Instant::now());
                 sweep.as_mut().reset(next);
+            }
+            () = &mut stream_sweep => {
+                let next = worker.exchanges.sweep_slice(Instant::now());
+                stream_sweep.as_mut().reset(next);
             }
             _ = tick.tick() => {
                 worker.pool.sweep(Instant::now());

@@ -204,6 +204,8 @@ async fn pass_on(
     let endpoint = Arc::clone(&lease.endpoint().label);
     let broken =
         |error: hyper::Error| SessionError::caused_by(Rejection::BadAnswer, &endpoint, &error);
+    let slot = plain_http::enter(routed.incoming, routed.target, routed.route);
+    plain_http::asks(routed, &slot, &lease);
     let (replay, share) = response.replay();
     let max_lines = routed.upstream.settings.max_header_lines;
     let mut sender = http::open(replay, share, max_lines, &routed.connection.worker.tasks)
@@ -224,6 +226,7 @@ async fn pass_on(
             return_to: None,
             refused: None,
         },
+        slot,
     )
     .await
 }

@@ -3,11 +3,12 @@
 use ::http::{HeaderValue, Response, StatusCode};
 
 use super::relay::Opening;
+use super::stream_record::StreamRecord;
 use crate::auth::service::ServiceRefusal;
 use crate::config::model::FixedResponse;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::retry_after::ClientWait;
-use crate::upstream::http::ResponseBody;
+use crate::streams::body::StreamBody;
 
 /// The result of a session.
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub enum SessionOutcome {
     /// Client and endpoint agreed on a WebSocket: the connection becomes a tunnel.
     Tunnel(Box<Opening>),
     /// An endpoint's response.
-    Response(Response<ResponseBody>),
+    Response(Response<StreamBody<StreamRecord>>),
     /// A redirect by the configuration, already logged and counted.
     Redirect(StatusCode, HeaderValue),
     /// A response by the configuration, already logged and counted.

@@ -9,8 +9,11 @@ use tokio::time::Instant;
 
 use super::error::SessionError;
 use super::routed::RoutedRequest;
+use super::stream_record::StreamRecord;
 use crate::protocol::interim_response;
 use crate::protocol::rejection::Rejection;
+use crate::streams::ended::StreamEnded;
+use crate::streams::table::ExchangeSlot;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{
     InterimResponse, InterimResponses, RequestBody, RequestSender, UploadProgress,
@@ -20,6 +23,8 @@ use crate::upstream::unanswered::is_unanswered;
 /// What passes between client and endpoint after the head of a request and before that of its response.
 #[derive(Clone)]
 pub(super) struct PlainExchange {
+    /// Its place in the worker's table.
+    pub(super) slot: Rc<ExchangeSlot<StreamRecord>>,
     /// The progress of the request's body.
     pub(super) upload: Rc<UploadProgress>,
     /// What the endpoint sends before its final response.
@@ -42,6 +47,8 @@ pub(super) enum RequestFailure {
     UploadTooLarge,
     /// The endpoint sent no response head in time.
     TooSlow,
+    /// The request was ended like a stream, before a response head came.
+    Ended(StreamEnded),
 }
 
 impl RequestFailure {
@@ -73,6 +80,10 @@ impl RequestFailure {
             }
             Self::UploadStalled => Rejection::RequestBodyTimeout.into(),
             Self::UploadTooLarge => Rejection::BodyTooLarge.into(),
+            Self::Ended(reason) => SessionError {
+                detail: Some(format!("{endpoint}: no response yet; ended: {reason}")),
+                ..Rejection::StreamEnded.into()
+            },
             Self::TooSlow => SessionError {
                 detail: Some(format!("{endpoint}: no response in time")),
                 ..Rejection::ResponseTimeout.into()
@@ -100,7 +111,10 @@ pub(super) async fn send(
 ) -> Result<Response<Incoming>, RequestFailure> {
     let limit = routed.upstream.timeouts().response;
     let PlainExchange {
-        upload, interim, ..
+        slot,
+        upload,
+        interim,
+        ..
     } = exchange;
     if exchange.has_interim {
         interim.watch(&mut request);
@@ -116,6 +130,8 @@ pub(super) async fn send(
                 continue;
             }
             answered = tokio::time::timeout_at(deadline, &mut response) => answered,
+            // Also a client that is still sending can get a response.
+            reason = slot.exchange().verdict_reached() => return Err(RequestFailure::Ended(reason)),
         };
         match answered {
             Ok(Ok(response)) => return Ok(response),

@@ -12,18 +12,24 @@ use hyper::body::{Body as _, Incoming};
 
 use super::attempts::Attempts;
 use super::error::{SessionError, Unserved};
+use super::incoming::IncomingRequest;
 use super::outcome::SessionOutcome;
 use super::plain_exchange::{PlainExchange, RequestFailure, closed_unsent, send};
 use super::routed::{RequestOnRoute, RoutedRequest};
+use super::stream_record::StreamRecord;
 use crate::net::client_body::ClientBody;
 use crate::observe::access_log;
 use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;
-use crate::protocol::{connection_auth, forwarded, hop_by_hop};
+use crate::protocol::target::Target;
+use crate::protocol::{connection_auth, event_stream, forwarded, hop_by_hop};
+use crate::snapshot::Route;
+use crate::streams::body::StreamBody;
+use crate::streams::table::ExchangeSlot;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{
     self, BlockedFields, BorrowedConnection, InterimResponses, PoolKey, RefusedBody, RequestBody,
-    RequestSender, ResponseBody, ReturnTo, UploadLimits, UploadProgress,
+    RequestSender, ResponseBody, ReturnTo, UploadLimits,
 };
 
 /// A plain request of which no byte was written yet.
@@ -33,6 +39,11 @@ pub(super) struct PlainRequest {
 }
 
 impl PlainRequest {
+    /// Its place in the worker's table.
+    pub(super) fn slot(&self) -> Rc<ExchangeSlot<StreamRecord>> {
+        Rc::clone(&self.exchange.slot)
+    }
+
     /// The request that the client sends, if its body may be forwarded.
     pub(super) fn new(
         on_route: &RequestOnRoute<'_>,
@@ -62,15 +73,44 @@ impl PlainRequest {
         if expects {
             body.hold(&interim);
         }
+        let slot = enter(on_route.incoming, on_route.target, on_route.route);
+        if !body.is_empty() {
+            slot.exchange().set_upload(&upload);
+        }
         Ok(Self {
             request: Request::from_parts(parts, body),
             exchange: PlainExchange {
+                slot,
                 upload,
                 interim,
                 has_interim,
             },
         })
     }
+}
+
+/// Enters an exchange into the worker's table.
+pub(super) fn enter(
+    incoming: &IncomingRequest<'_>,
+    target: &Target,
+    route: &Route,
+) -> Rc<ExchangeSlot<StreamRecord>> {
+    let (connection, facts) = (incoming.connection, incoming.facts());
+    let (worker, settings) = (&connection.worker, &route.settings);
+    let (listener, name) = (&connection.counts, &settings.name);
+    let record = StreamRecord::new(&worker.recorder, &facts, listener, name, target)
+        .of_subject(incoming.subject_tag());
+    let exchange = worker
+        .exchanges
+        .enter(record, settings.stream_limits, facts.started);
+    Rc::new(exchange)
+}
+
+/// Notes that the request goes to the leased endpoint.
+pub(super) fn asks(routed: &RoutedRequest<'_>, slot: &ExchangeSlot<StreamRecord>, lease: &Lease) {
+    let exchange = slot.exchange();
+    exchange.owner.lead_to(lease.endpoint());
+    exchange.asked(routed.upstream.timeouts().body);
 }
 
 /// Forwards the request and passes the response back.
@@ -95,6 +135,7 @@ pub(super) async fn proxy(
     };
     loop {
         prepare(routed, &mut request, &lease)?;
+        asks(routed, &exchange.slot, &lease);
         let repeatable_copy = repeatable_copy(&request);
         let outgoing = Outgoing {
             request,
@@ -113,8 +154,7 @@ pub(super) async fn proxy(
                 is_repeated = true;
             }
             (None, PlainAttempt::Responded(response, connection)) => {
-                let upload = &exchange.upload;
-                return Ok(finish(routed, response, connection, lease, upload).await?);
+                return Ok(finish(routed, response, connection, lease, &exchange).await?);
             }
             (None, PlainAttempt::Failed(failure)) => return Err(failure.into_error(&lease).into()),
             (None, PlainAttempt::NotReached(unsent, was_sent)) => {
@@ -297,7 +337,7 @@ async fn finish(
     response: Response<Incoming>,
     connection: UsedConnection,
     lease: Lease,
-    upload: &UploadProgress,
+    exchange: &PlainExchange,
 ) -> Result<SessionOutcome, SessionError> {
     let store = match connection.is_reserved {
         true => ReturnTo::Client(Rc::clone(&routed.connection.reserved)),
@@ -315,9 +355,12 @@ async fn finish(
             return_to,
             refused: connection.refused,
         },
+        Rc::clone(&exchange.slot),
     )
     .await?;
-    upload.when_too_large(|| access_log::body_cut_off(&routed.facts));
+    exchange
+        .upload
+        .when_too_large(|| access_log::body_cut_off(&routed.facts));
     Ok(outcome)
 }
 
@@ -326,6 +369,7 @@ pub(super) async fn pass_back(
     routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
     connection: BorrowedConnection,
+    slot: Rc<ExchangeSlot<StreamRecord>>,
 ) -> Result<SessionOutcome, SessionError> {
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -338,6 +382,7 @@ pub(super) async fn pass_back(
         });
     }
     hop_by_hop::strip_response(&mut parts.headers);
+    let is_event_stream = event_stream::is_event_stream(&parts.headers);
     let endpoint = Arc::clone(connection.lease.endpoint());
     routed
         .response_edit(&connection.lease)
@@ -358,5 +403,6 @@ pub(super) async fn pass_back(
         Some(&endpoint),
         parts.status.as_u16(),
     );
+    let body = StreamBody::new(body, parts.status.as_u16(), is_event_stream, slot);
     Ok(SessionOutcome::Response(Response::from_parts(parts, body)))
 }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::recheck_list::Rechecks;
 use super::service_desk::ServiceDesk;
+use super::stream_record::StreamRecord;
 use super::tunnel_record::TunnelRecord;
 use crate::auth::Authenticator;
 use crate::auth::revocations::RevokedSubjects;
@@ -28,6 +29,7 @@ use crate::probe::RouteProbes;
 use crate::quota::Quota;
 use crate::quota::shared::ReplacedTunnels;
 use crate::snapshot::Snapshot;
+use crate::streams::table::ExchangeTable;
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::tunnel::scratch::Scratch;
 use crate::tunnel::table::TunnelTable;
@@ -91,6 +93,8 @@ pub struct Worker {
     pub tasks: Tasks,
     /// The worker's live tunnels.
     pub tunnels: Rc<TunnelTable<TunnelRecord>>,
+    /// The worker's plain requests that endpoints have.
+    pub exchanges: Rc<ExchangeTable<StreamRecord>>,
     /// The worker's idle connections to endpoints.
     pub pool: Rc<Pool>,
     /// Its tunnels that newer ones have replaced.
@@ -116,6 +120,7 @@ impl Worker {
             recorder: Rc::new(Recorder { counters, log }),
             tasks: Tasks::default(),
             tunnels: Rc::default(),
+            exchanges: Rc::default(),
             pool: Rc::default(),
             replaced: Arc::default(),
             handshakes: RefCell::default(),

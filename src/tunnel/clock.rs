@@ -22,7 +22,7 @@ const STOPPED_AFTER: Duration = SWEEP_INTERVAL;
 
 /// The time for which the worker has run since its table was created.
 #[derive(Debug)]
-pub(super) struct TunnelClock {
+pub struct TunnelClock {
     began: Instant,
     /// The time for which it was stopped.
     lost: Cell<Micros>,
@@ -32,7 +32,7 @@ pub(super) struct TunnelClock {
 
 /// Divides a round over all tunnels, which takes [`SWEEP_INTERVAL`], into slices.
 #[derive(Debug)]
-pub(super) struct SweepSchedule {
+pub struct SweepSchedule {
     due: Cell<Instant>,
     round_began: Cell<Instant>,
     /// The slot to continue with: 0 at the beginning of a round.
@@ -44,7 +44,8 @@ pub(super) struct SweepSchedule {
 }
 
 impl TunnelClock {
-    pub(super) fn new(now: Instant) -> Self {
+    /// A clock that begins now.
+    pub fn new(now: Instant) -> Self {
         Self {
             began: now,
             lost: Cell::new(0),
@@ -55,7 +56,7 @@ impl TunnelClock {
     /// The time on this clock. It never goes back.
     //
     // What runs after a stop and before the next slice must not see the time of the stop, either.
-    pub(super) fn at(&self, now: Instant) -> Micros {
+    pub fn at(&self, now: Instant) -> Micros {
         let until = now.min(self.halts.get());
         // Enough for half a million years.
         let passed = until.saturating_duration_since(self.began).as_micros() as Micros;
@@ -63,7 +64,7 @@ impl TunnelClock {
     }
 
     /// Counts the time until `now`, whether or not a slice came.
-    pub(super) fn count_until(&self, now: Instant) {
+    pub fn count_until(&self, now: Instant) {
         self.halts.set(self.halts.get().max(now));
     }
 
@@ -78,7 +79,7 @@ impl TunnelClock {
 
 impl SweepSchedule {
     /// The first slice is due one interval from `now`.
-    pub(super) fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
             due: Cell::new(now + SWEEP_INTERVAL),
             round_began: Cell::new(now),
@@ -90,19 +91,14 @@ impl SweepSchedule {
     }
 
     /// When the next slice is due.
-    pub(super) fn due(&self) -> Instant {
+    pub fn due(&self) -> Instant {
         self.due.get()
     }
 
     /// Begins a slice, of a walk over all tunnels that costs `whole`. Returns the slot to begin with
     /// and what the slice may cost; `None` if the worker has been stopped and the sockets have to be
     /// read before anything is judged.
-    pub(super) fn begin(
-        &self,
-        now: Instant,
-        clock: &TunnelClock,
-        whole: usize,
-    ) -> Option<(usize, usize)> {
+    pub fn begin(&self, now: Instant, clock: &TunnelClock, whole: usize) -> Option<(usize, usize)> {
         let late = now.saturating_duration_since(self.due.get());
         let is_stopped = late > STOPPED_AFTER;
         clock.run(now, self.due.get());
@@ -123,7 +119,7 @@ impl SweepSchedule {
     }
 
     /// Ends a slice; the walk continues with `next`.
-    pub(super) fn end(&self, now: Instant, clock: &TunnelClock, next: Option<usize>) {
+    pub fn end(&self, now: Instant, clock: &TunnelClock, next: Option<usize>) {
         let due = match next {
             Some(_) => self.due.get() + self.step.get(),
             None => self.round_began.get() + SWEEP_INTERVAL,

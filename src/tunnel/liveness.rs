@@ -19,7 +19,7 @@ use crate::config::model::PingConfig;
 const MAX_JITTER: u32 = 5;
 
 /// Microseconds for which the worker has run since its table was created.
-pub(super) type Micros = u64;
+pub type Micros = u64;
 
 /// The liveness of the two sides of a tunnel.
 #[derive(Debug, Clone, Copy)]

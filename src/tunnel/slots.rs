@@ -1,4 +1,4 @@
-//! Numbered slots for the tunnels of a worker, in pages that come and go.
+//! Numbered slots for the tunnels or streams of a worker, in pages that come and go.
 //!
 //! A slot keeps its number for as long as it is taken. New tunnels go to the lowest page with room,
 //! and a page without tunnels is freed: after a peak, neither memory nor the walks over the table
@@ -11,7 +11,7 @@ const WORD_SLOTS: usize = u64::BITS as usize;
 
 /// The slots.
 #[derive(Debug)]
-pub(super) struct Slots<T> {
+pub struct Slots<T> {
     pages: Vec<Option<Box<SlotPage<T>>>>,
     /// A bit for each page that is known to have room: those that are taken and not full.
     with_room: Vec<u64>,
@@ -72,12 +72,12 @@ impl<T> Slots<T> {
     }
 
     /// What a walk over all slots costs, in the unit of its `budget`.
-    pub(super) fn walk_cost(&self) -> usize {
+    pub fn walk_cost(&self) -> usize {
         self.len + self.pages.len() * PAGE_WORDS
     }
 
     /// Puts `value` into a free slot: the first of the lowest page with room.
-    pub(super) fn insert(&mut self, value: T) -> usize {
+    pub fn insert(&mut self, value: T) -> usize {
         let number = self.page_with_room();
         if number >= self.pages.len() {
             self.pages.resize_with(number + 1, || None);
@@ -100,13 +100,13 @@ impl<T> Slots<T> {
     }
 
     /// The value in `slot`, if it is taken.
-    pub(super) fn get(&self, slot: usize) -> Option<&T> {
+    pub fn get(&self, slot: usize) -> Option<&T> {
         let page = self.pages.get(slot / PAGE_SLOTS)?.as_ref()?;
         page.values.get(slot % PAGE_SLOTS)?.as_ref()
     }
 
     /// Frees `slot`; returns what was in it.
-    pub(super) fn remove(&mut self, slot: usize) -> Option<T> {
+    pub fn remove(&mut self, slot: usize) -> Option<T> {
         let number = slot / PAGE_SLOTS;
         let entry = self.pages.get_mut(number)?;
         let page = entry.as_mut()?;
@@ -128,7 +128,7 @@ impl<T> Slots<T> {
     /// them have been seen. Returns where to continue, if there is more.
     ///
     /// Free slots cost next to nothing: a word of them as much as one that is taken.
-    pub(super) fn walk(
+    pub fn walk(
         &self,
         from: usize,
         mut budget: usize,
@@ -161,7 +161,7 @@ impl<T> Slots<T> {
     }
 
     /// Shows all slots that are taken to `visit`.
-    pub(super) fn for_each(&self, visit: impl FnMut(usize, &T)) {
+    pub fn for_each(&self, visit: impl FnMut(usize, &T)) {
         self.walk(0, usize::MAX, visit);
     }
 

@@ -99,7 +99,7 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         R::AddressRate | R::RequestRate | R::MemoryFull => return scene_of_limit(rejection),
         R::LimitKeyMissing | R::LimitRate | R::LimitFull => return scene_of_limit(rejection),
         R::TunnelsFull | R::RouteFull | R::EndpointsFull => return scene_of_limit(rejection),
-        R::NoEndpoint | R::HandshakeTimeout | R::ResponseTimeout => {
+        R::NoEndpoint | R::HandshakeTimeout | R::ResponseTimeout | R::StreamEnded => {
             return scene_of_limit(rejection);
         }
         R::CertificateRequired | R::CertificateDenied | R::ConnectFailed | R::ConnectTimeout => {
@@ -179,6 +179,7 @@ fn scene_of_limit(rejection: Rejection) -> Option<Scene> {
         R::NoEndpoint => of_upstream("drain = true", HANDSHAKE),
         R::HandshakeTimeout => of_upstream("timeouts.handshake = \"200ms\"", HANDSHAKE),
         R::ResponseTimeout => of_upstream("timeouts.response = \"200ms\"", GET),
+        R::StreamEnded => of_route("timeouts.stream_idle = \"1s\"", GET),
         other => unreachable!("{other:?} does not depend on these"),
     })
 }

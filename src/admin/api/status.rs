@@ -56,6 +56,9 @@ pub struct StatusInfo {
     pub max_connections: usize,
     /// Live tunnels.
     pub tunnels: u64,
+    /// Streams: plain requests that have lasted longer than three seconds.
+    #[serde(default)]
+    pub streams: u64,
     /// Tunnels opened since the start.
     pub tunnels_opened: u64,
     /// Plain HTTP requests since the start.
@@ -103,6 +106,9 @@ pub struct GenerationInfo {
     pub connections: usize,
     /// Its live tunnels; up to a second old.
     pub tunnels: u64,
+    /// Its streams; up to a second old.
+    #[serde(default)]
+    pub streams: u64,
     /// Its jobs that close tunnels at a pace; up to a second old.
     #[serde(default)]
     pub jobs: Vec<JobInfo>,
@@ -169,6 +175,7 @@ pub fn status(view: &View) -> StatusInfo {
         connections: view.admission.open(),
         max_connections: view.admission.limit(),
         tunnels: totals.tunnels_open,
+        streams: totals.streams_open,
         tunnels_opened: totals.tunnels,
         requests: totals.requests,
         rejections: totals.rejections,
@@ -187,6 +194,7 @@ pub fn status(view: &View) -> StatusInfo {
             view,
             GenerationReport {
                 tunnels: totals.tunnels_open,
+                streams: totals.streams_open,
                 connections: view.admission.open(),
                 jobs,
                 displaced,
@@ -200,6 +208,7 @@ fn generations(view: &View, own: GenerationReport) -> Vec<GenerationInfo> {
         identity,
         connections: report.connections,
         tunnels: report.tunnels,
+        streams: report.streams,
         jobs: report.jobs,
         displaced: report.displaced,
     };

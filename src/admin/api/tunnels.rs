@@ -1,4 +1,4 @@
-//! Listing live tunnels, and measuring their traffic.
+//! Listing live tunnels and streams, and measuring their traffic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::{credentials, endpoints};
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
-use crate::displace::tunnel_filter::{HumanDuration, TunnelFilter, TunnelId};
-use crate::displace::tunnel_page::{LiveTunnel, TunnelTraffic};
+use crate::displace::tunnel_filter::{HumanDuration, SessionKind, TunnelFilter, TunnelId};
+use crate::displace::tunnel_page::{LiveTunnel, TablePosition, TunnelTraffic};
 use crate::displace::worker_queries::ListPosition;
 
 /// Most tunnels that one response may list.
@@ -20,6 +20,9 @@ const MAX_LIMIT: usize = 10_000;
 
 /// Tunnels that one response lists by default.
 const DEFAULT_LIMIT: usize = 100;
+
+/// In a position, what distinguishes the table of streams from that of tunnels.
+const STREAMS: char = 's';
 
 /// Longest time over which rates are measured.
 const MAX_RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -75,9 +78,12 @@ pub struct ListTunnelsResponse {
     pub next: Option<String>,
 }
 
-/// A live tunnel.
+/// A live tunnel, or a stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TunnelInfo {
+    /// Whether it is a tunnel or a stream.
+    #[serde(default)] // not of version 0.1.0
+    pub kind: SessionKind,
     /// The id of its session, as in logs.
     pub id: TunnelId,
     /// The client's address.
@@ -100,7 +106,7 @@ pub struct TunnelInfo {
     /// The negotiated subprotocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subprotocol: Option<String>,
-    /// Seconds since it opened.
+    /// Seconds since it opened; of a stream, since the request.
     pub age_seconds: f64,
     /// Seconds since either side last sent a byte; updated once a second.
     pub idle_seconds: u64,
@@ -108,9 +114,9 @@ pub struct TunnelInfo {
     pub bytes_from_client: u64,
     /// Bytes that the endpoint sent.
     pub bytes_from_endpoint: u64,
-    /// Messages that the client has begun to send.
+    /// Messages that the client has begun to send; 0 for a stream.
     pub messages_from_client: u64,
-    /// Messages that the endpoint has begun to send.
+    /// Messages that the endpoint has begun to send; 0 for a stream.
     pub messages_from_endpoint: u64,
     /// Its traffic rates, if they are measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,6 +159,7 @@ impl TunnelInfo {
         let slash = tunnel.target.find('/').unwrap_or(tunnel.target.len());
         let (host, path) = tunnel.target.split_at(slash);
         Self {
+            kind: tunnel.reference.kind,
             id: TunnelId(tunnel.reference.session),
             client: tunnel.client.to_string(),
             listener: tunnel.series.route.listener.to_string(),
@@ -272,7 +279,10 @@ async fn list_page(
     Ok(ListTunnelsResponse {
         tunnels: rows.into_iter().map(Row::shown).collect(),
         matched: None,
-        next: next.map(|next| format!("{}-{}", next.worker, next.place)),
+        next: next.map(|ListPosition { worker, table }| match table.kind {
+            SessionKind::Tunnel => format!("{worker}-{}", table.place),
+            SessionKind::Stream => format!("{worker}-{STREAMS}{}", table.place),
+        }),
     })
 }
 
@@ -311,9 +321,14 @@ fn keep_first(rows: &mut Vec<Row>, sort: TunnelSort, limit: usize) {
 
 fn position(text: &str) -> Result<ListPosition, ApiError> {
     let parsed = text.split_once('-').and_then(|(worker, place)| {
+        let (kind, place) = match place.strip_prefix(STREAMS) {
+            Some(place) => (SessionKind::Stream, place),
+            None => (SessionKind::Tunnel, place),
+        };
+        let place = place.parse().ok()?;
         Some(ListPosition {
             worker: worker.parse().ok()?,
-            place: place.parse().ok()?,
+            table: TablePosition { kind, place },
         })
     });
     parsed.ok_or_else(|| ApiError::bad_request("`after` must be the `next` of a previous page"))

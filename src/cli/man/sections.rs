@@ -90,6 +90,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "tidegate close --client 198.51.100.7 --yes",
                 "Close all tunnels of a client, which is not asked to reconnect (1008).",
             ),
+            (
+                "tidegate close --kind stream --all --over 2m --yes",
+                "End all event streams, long polls and other plain requests that last.",
+            ),
         ],
     ),
     (

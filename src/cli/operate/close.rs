@@ -4,9 +4,9 @@ use clap::Args;
 use tidegate::admin::api::close as api;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::closing::JobInfo;
-use tidegate::displace::tunnel_filter::{HumanDuration, TunnelId};
+use tidegate::displace::tunnel_filter::{FilterKind, HumanDuration, TunnelId};
 
-use super::{FilterArgs, each_generation, each_generation_json, show_json, tunnels_in_words};
+use super::{FilterArgs, each_generation, each_generation_json, in_words, show_json};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::{argument, out};
 
@@ -15,7 +15,7 @@ pub(in crate::cli) struct CloseArgs {
     /// Close the tunnel with this id, as shown in logs and by `tidegate tunnels`
     #[arg(value_name = "ID")]
     id: Option<TunnelId>,
-    /// Select all tunnels
+    /// Select all tunnels, or all streams with --kind
     #[arg(long, help_heading = "Select tunnels")]
     all: bool,
     /// Actually close them; without it, only print how many would be closed
@@ -98,8 +98,11 @@ pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
 }
 
 fn summary(close: &api::CloseRequest, closed: &api::CloseResponse, client: &AdminClient) -> String {
-    let matched = tunnels_in_words(closed.matched as u64);
-    let with = closed.code.map(|code| format!(" with {code}"));
+    let kind = close.filter.kind.unwrap_or_default();
+    let matched = in_words(kind, closed.matched as u64);
+    // Streams have no Close frame, and no code in it.
+    let code = closed.code.filter(|_| kind != FilterKind::Stream);
+    let with = code.map(|code| format!(" with {code}"));
     let with = with.unwrap_or_default();
     let pace = match (close.per_second, close.over) {
         (_, Some(over)) => format!("over {}", humantime::format_duration(over.0)),

@@ -15,12 +15,13 @@ use tidegate::admin::api::services::ServiceInfo;
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
 use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo};
 use tidegate::admin::closing::{DisplacedInfo, JobInfo, RemovedKind, TunnelFate};
+use tidegate::displace::tunnel_filter::FilterKind;
 use tidegate::handover::identity::Identity;
 
 use self::limits::of_limits;
 use self::probes::of_probes;
 use self::refusals::of_refusals;
-use super::{NOTHING, tunnels_in_words, watch};
+use super::{NOTHING, in_words, tunnels_in_words, watch};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::screen::Screen;
 use crate::cli::table::{Cell, Column, Style, harmless, short, table};
@@ -142,12 +143,13 @@ fn overview(status: &StatusInfo) -> String {
             short(status.uptime_seconds)
         ),
         format!(
-            "{} of at most {} connections, {} live tunnels ({} since the start), {} requests, {} rejected",
+            "{} of at most {} connections, {} live tunnels ({} since the start), {} requests{}, {} rejected",
             status.connections,
             status.max_connections,
             status.tunnels,
             status.tunnels_opened,
             status.requests,
+            open_streams(status.streams),
             status.rejections
         ),
         format!(
@@ -185,6 +187,14 @@ fn overview(status: &StatusInfo) -> String {
         ));
     }
     lines.join("\n") + "\n"
+}
+
+/// How many of the requests are open streams, if any.
+fn open_streams(streams: u64) -> String {
+    match streams {
+        0 => String::new(),
+        _ => format!(" ({})", in_words(FilterKind::Stream, streams)),
+    }
 }
 
 /// A service that did not answer the latest request.
@@ -264,10 +274,13 @@ fn generation(older: &GenerationInfo) -> String {
         version,
         ..
     } = &older.identity;
+    let mut open = tunnels_in_words(older.tunnels);
+    if older.streams > 0 {
+        open += &format!(", {}", in_words(FilterKind::Stream, older.streams));
+    }
     format!(
-        "  generation {generation}: process {pid}, tidegate {}, {} and {} connections left",
+        "  generation {generation}: process {pid}, tidegate {}, {open} and {} connections left",
         harmless(version),
-        tunnels_in_words(older.tunnels),
         older.connections
     )
 }

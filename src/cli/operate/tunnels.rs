@@ -7,7 +7,9 @@ use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::tunnels::{
     ListTunnelsRequest, ListTunnelsResponse, TunnelInfo, TunnelSort,
 };
-use tidegate::displace::tunnel_filter::{HumanDuration, TunnelFilter, TunnelId};
+use tidegate::displace::tunnel_filter::{
+    FilterKind, HumanDuration, SessionKind, TunnelFilter, TunnelId,
+};
 
 use super::{FilterArgs, NOTHING, each_generation, each_generation_json};
 use crate::cli::argument::whole;
@@ -17,7 +19,7 @@ use crate::cli::table::{Cell, Column, table};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TunnelsArgs {
-    /// Show only the tunnel with this id, as shown in logs
+    /// Show only the tunnel or stream with this id, as shown in logs
     #[arg(value_name = "ID")]
     id: Option<TunnelId>,
     /// Sort by this column, descending
@@ -75,7 +77,9 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
         after: None,
         rate_window: rates,
     };
-    let query = query(&which.filter(id), &layout);
+    let filter = which.filter(id);
+    let kind = filter.kind.unwrap_or_default();
+    let query = query(&filter, &layout);
     if client.json {
         return each_generation_json(&client, |client| {
             client.ask(Operation::Tunnels, &query, NOTHING)
@@ -83,7 +87,7 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
     }
     each_generation(&client, |client| {
         let response = client.ask(Operation::Tunnels, &query, NOTHING)?;
-        Ok(shown(&client.read(&response)?, sort))
+        Ok(shown(&client.read(&response)?, (kind, sort)))
     })
 }
 
@@ -124,11 +128,18 @@ fn columns(sort: TunnelSort, measured: bool) -> [Column; 11] {
 /// The place of the column of endpoints' names, which is only there if an endpoint has one.
 const NAME_COLUMN: usize = 4;
 
-fn shown(listing: &ListTunnelsResponse, sort: TunnelSort) -> String {
+/// The place of the column of kinds, which is only there if streams are listed.
+const KIND_COLUMN: usize = 1;
+
+fn shown(listing: &ListTunnelsResponse, (kind, sort): (FilterKind, TunnelSort)) -> String {
     let measured = listing.tunnels.iter().any(|it| it.rates.is_some());
     let mut rows: Vec<Vec<Cell>> = listing.tunnels.iter().map(|it| row(it, measured)).collect();
     if rows.is_empty() {
-        return "no live tunnel matches\n".to_owned();
+        return match kind {
+            FilterKind::Tunnel => "no live tunnel matches\n".to_owned(),
+            FilterKind::Stream => "no stream matches\n".to_owned(),
+            FilterKind::All => "no live tunnel and no stream matches\n".to_owned(),
+        };
     }
     let mut columns = columns(sort, measured).to_vec();
     if listing.tunnels.iter().any(|it| it.endpoint_name.is_some()) {
@@ -138,15 +149,29 @@ fn shown(listing: &ListTunnelsResponse, sort: TunnelSort) -> String {
             row.insert(NAME_COLUMN, Cell::text(name));
         }
     }
+    if kind != FilterKind::Tunnel {
+        columns.insert(KIND_COLUMN, Column::kept("KIND"));
+        for (row, tunnel) in rows.iter_mut().zip(&listing.tunnels) {
+            row.insert(KIND_COLUMN, Cell::text(kind_in_words(tunnel.kind)));
+        }
+    }
     let mut text = table(&columns, &rows, Screen::of_output());
     let matched = listing.matched.unwrap_or(listing.tunnels.len());
     let more = matched.saturating_sub(listing.tunnels.len());
     if more > 0 {
         text.push_str(&format!(
-            "{more} more tunnels match; raise --limit to list them\n"
+            "{more} more {} match; raise --limit to list them\n",
+            kind.plural()
         ));
     }
     text
+}
+
+fn kind_in_words(kind: SessionKind) -> &'static str {
+    match kind {
+        SessionKind::Tunnel => "tunnel",
+        SessionKind::Stream => "stream",
+    }
 }
 
 fn row(tunnel: &TunnelInfo, measured: bool) -> Vec<Cell> {

@@ -9,6 +9,7 @@ mod probe;
 pub(super) use self::naming::KnownEndpointMap;
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
@@ -17,7 +18,7 @@ use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
     Access, ByteRate, CertificateRule, ClaimRule, Conditions, EndpointHost, HeaderChanges, MaxAge,
     NamePattern, PathMatch, Piece, PingConfig, PlainHttp, RateAction, Rewrite, RouteConfig,
-    Strictness, Template, TunnelLimits, claims_origin, normal_path,
+    StreamLimits, Strictness, Template, TunnelLimits, claims_origin, normal_path,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::sources::Span;
@@ -34,10 +35,6 @@ impl Builder<'_> {
         self.check_prefixes(section);
         self.check_kind(section);
         let destination = self.destination(at, section)?;
-        let listeners = section
-            .written("listeners")
-            .filter(|at| at.value != ConfigValue::Broken)
-            .map(|_| texts(&section.list("listeners")));
         let timeouts = section.section("timeouts");
         let limits = section.section("limits");
         let hosts = valid_values(section, "hosts", |value| match value {
@@ -49,7 +46,7 @@ impl Builder<'_> {
                 .text("name")
                 .unwrap_or_else(|| RouteConfig::name_at(position))
                 .into(),
-            listeners,
+            listeners: listeners(section),
             probe: self.route_probe(section, &hosts, &path),
             hosts,
             conditions: self.conditions(section),
@@ -68,6 +65,7 @@ impl Builder<'_> {
             shared_limits: texts(&limits.list("shared")).into(),
             max_body: limits.size("body_bytes"),
             limits: tunnel_limits(&timeouts, &limits),
+            stream_limits: stream_limits(&timeouts),
         };
         let span = |name: &str| section.written(name).map(|at| at.span.clone());
         let timeout = |name: &str| timeouts.written(name).map(|at| at.span.clone());
@@ -344,12 +342,30 @@ fn tunnel_limits(timeouts: &Section, limits: &Section) -> TunnelLimits {
         messages: positive(limits, "messages_per_second"),
         bytes: byte_rate(limits),
         slow_reader: limits.duration("slow_reader"),
-        max_age: timeouts.duration("max_age").map(|age| MaxAge {
-            age,
-            jitter: (timeouts.number("max_age_jitter").unwrap_or_default() * 1000.0) as u16,
-        }),
+        max_age: max_age(timeouts, "max_age"),
         ping,
     }
+}
+
+fn listeners(section: &Section) -> Option<Vec<Arc<str>>> {
+    section
+        .written("listeners")
+        .filter(|at| at.value != ConfigValue::Broken)
+        .map(|_| texts(&section.list("listeners")))
+}
+
+fn stream_limits(timeouts: &Section) -> StreamLimits {
+    StreamLimits {
+        idle: timeouts.duration("stream_idle"),
+        max_age: max_age(timeouts, "stream_max_age"),
+    }
+}
+
+fn max_age(timeouts: &Section, name: &'static str) -> Option<MaxAge> {
+    timeouts.duration(name).map(|age| MaxAge {
+        age,
+        jitter: (timeouts.number("max_age_jitter").unwrap_or_default() * 1000.0) as u16,
+    })
 }
 
 fn byte_rate(limits: &Section) -> Option<ByteRate> {

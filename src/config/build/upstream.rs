@@ -357,5 +357,6 @@ fn timeouts(section: &Section) -> UpstreamTimeouts {
         connect: duration(section, "connect"),
         handshake: duration(section, "handshake"),
         response: duration(section, "response"),
+        body: section.duration("body"),
     }
 }

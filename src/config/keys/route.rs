@@ -242,7 +242,7 @@ require = { role = ["player"] }"#,
 };
 
 const TIMEOUTS: KeyTable = KeyTable {
-    doc: "These timeouts apply to the tunnels of the route.",
+    doc: "These timeouts apply to the tunnels of the route, and to its streams.",
     keys: &[
         key(
             "idle",
@@ -269,8 +269,22 @@ const TIMEOUTS: KeyTable = KeyTable {
             "max_age_jitter",
             FRACTION,
             "0.2",
-            "`max_age` is shortened for each tunnel by a random part of up to this fraction, so that tunnels that opened together do not reconnect together; with `0`, it is not shortened.",
+            "`max_age` is shortened for each tunnel by a random part of up to this fraction, so that tunnels that opened together do not reconnect together; with `0`, it is not shortened. The same applies to `stream_max_age`.",
         ),
+        key(
+            "stream_idle",
+            DURATION_OR_OFF,
+            "\"off\"",
+            "A stream, which is a plain request that has lasted longer than three seconds, is ended if no bytes pass in either direction for this long.",
+        )
+        .shown(r#"stream_idle = "5m""#),
+        key(
+            "stream_max_age",
+            DURATION_OR_OFF,
+            "\"off\"",
+            "A stream, which is a plain request that has lasted longer than three seconds, is ended when it reaches this age.",
+        )
+        .shown(r#"stream_max_age = "1h""#),
         key(
             "ping",
             DURATION_OR_OFF,

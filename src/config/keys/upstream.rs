@@ -251,6 +251,13 @@ const TIMEOUTS: KeyTable = KeyTable {
             "An endpoint must send the head of its response to a plain HTTP request within this time; otherwise, the client receives 504.",
         )
         .shown(r#"response = "2m""#),
+        key(
+            "body",
+            DURATION_OR_OFF,
+            "\"off\"",
+            "An endpoint that has begun the body of a response must send its next bytes within this time; otherwise, the response is broken off. By default, there is no such time: event streams may be silent for long, and an endpoint that vanishes is found by `keepalive`.",
+        )
+        .shown(r#"body = "2m""#),
     ],
 };
 

@@ -1,4 +1,4 @@
-//! Limits of tunnels.
+//! Limits of tunnels and streams.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
@@ -24,6 +24,15 @@ pub struct TunnelLimits {
     pub ping: Option<PingConfig>,
 }
 
+/// The limits of a stream: a plain request that lasts; `None` turns one off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// The stream is ended if no bytes pass in either direction for this long.
+    pub idle: Option<Duration>,
+    /// The age at which the stream is ended.
+    pub max_age: Option<MaxAge>,
+}
+
 /// The times of Pings to a side that is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingConfig {
@@ -47,18 +56,18 @@ impl TunnelLimits {
     }
 }
 
-/// The age at which tunnels are closed.
+/// The age at which tunnels or streams are ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxAge {
     /// The maximum age.
     pub age: Duration,
-    /// The maximum reduction for a tunnel, in thousandths of `age`, so that tunnels that were opened
-    /// together are not closed together.
+    /// The maximum reduction for one of them, in thousandths of `age`, so that those that were opened
+    /// together are not ended together.
     pub jitter: u16,
 }
 
 impl MaxAge {
-    /// The maximum age of one tunnel; `chance` is a random number from 0 to 1.
+    /// The maximum age of one tunnel or stream; `chance` is a random number from 0 to 1.
     pub fn of(self, chance: f64) -> Duration {
         let share = 1.0 - f64::from(self.jitter) / 1000.0 * chance;
         self.age.mul_f64(share.clamp(0.0, 1.0))

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Access, HeaderChanges, HostPattern, NamingConfig, Redirect, RequestKey, Rewrite, TunnelLimits,
-    WebSocketProbe, loose_path,
+    Access, HeaderChanges, HostPattern, NamingConfig, Redirect, RequestKey, Rewrite, StreamLimits,
+    TunnelLimits, WebSocketProbe, loose_path,
 };
 
 /// A route: which requests it matches, and what happens to them.
@@ -52,6 +52,8 @@ pub struct RouteConfig {
     pub max_body: Option<u64>,
     /// The limits of tunnels.
     pub limits: TunnelLimits,
+    /// The limits of streams.
+    pub stream_limits: StreamLimits,
     /// The probe of the route at intervals.
     pub probe: Option<RouteProbe>,
 }
@@ -107,6 +109,7 @@ impl RouteConfig {
             shared_limits: Box::default(),
             max_body: None,
             limits: TunnelLimits::default(),
+            stream_limits: StreamLimits::default(),
             probe: None,
         }
     }

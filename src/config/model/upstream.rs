@@ -97,6 +97,7 @@ impl UpstreamConfig {
                 connect: Duration::from_secs(3),
                 handshake: Duration::from_secs(10),
                 response: Duration::from_secs(60),
+                body: None,
             },
             max_header_lines: 100,
         }
@@ -259,4 +260,6 @@ pub struct UpstreamTimeouts {
     pub handshake: Duration,
     /// From the end of a plain request to the head of its response.
     pub response: Duration,
+    /// Between two pieces of the body of a response; `None` for any time.
+    pub body: Option<Duration>,
 }

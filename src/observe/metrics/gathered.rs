@@ -48,6 +48,13 @@ impl Gathered {
         routes
     }
 
+    /// The series of endpoints, by listener and route.
+    pub(super) fn by_endpoints_route(&self) -> Groups<'_, EndpointSeries, 2> {
+        groups(&self.endpoints, |series| {
+            [&series.route.listener, &series.route.route]
+        })
+    }
+
     pub(super) fn by_route_and_endpoint(&self) -> Groups<'_, EndpointSeries, 3> {
         groups(&self.endpoints, |series| {
             [&series.route.route, &series.upstream, &series.endpoint]

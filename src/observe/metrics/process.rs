@@ -112,5 +112,10 @@ pub(super) fn write_older(metrics: &mut Exposition, sources: MetricSources<'_>) 
     metrics.sample(&[], sources.older.len());
     let help = "Live tunnels of older generations, which no other metric includes.";
     metrics.family("tidegate_older_tunnels", MetricKind::Gauge, help);
-    metrics.sample(&[], sources.older.iter().sum::<u64>());
+    let tunnels = sources.older.iter().map(|(tunnels, _)| tunnels);
+    metrics.sample(&[], tunnels.sum::<u64>());
+    let help = "Open streams of older generations, which no other metric includes.";
+    metrics.family("tidegate_older_streams", MetricKind::Gauge, help);
+    let streams = sources.older.iter().map(|(_, streams)| streams);
+    metrics.sample(&[], streams.sum::<u64>());
 }

@@ -1,4 +1,4 @@
-//! Metrics of tunnels: open ones, lifetimes, reasons of their ends, traffic.
+//! Metrics of tunnels and streams: open ones, lifetimes, reasons of their ends, traffic.
 
 use super::gathered::{Gathered, Groups, labelled, open, sum};
 use crate::observe::exposition::{Exposition, MetricKind};
@@ -6,6 +6,7 @@ use crate::observe::histogram::{HistogramSum, LATENCY_SECONDS, LIFETIME_SECONDS}
 use crate::observe::labels::{CLOSE_CODES, HandshakeOutcome};
 use crate::observe::series::{EndpointSeries, RouteSeries};
 use crate::observe::traffic::TrafficKind;
+use crate::streams::ended::StreamEnded;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
 
@@ -18,6 +19,12 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
             let open = open(series, opened, |it| it.ended.get());
             metrics.sample(&[("listener", listener), ("route", route)], open);
         }
+    }
+    let help = "Open streams: plain requests that have lasted longer than three seconds.";
+    metrics.family("tidegate_streams_open", MetricKind::Gauge, help);
+    for ([listener, route], series) in &gathered.by_endpoints_route() {
+        let open = sum(series, |it| it.streams_open.get());
+        metrics.sample(&[("listener", listener), ("route", route)], open);
     }
     let routes = gathered.by_route();
     let help = "Lifetime of ended tunnels.";
@@ -90,6 +97,18 @@ pub(super) fn write_traffic(metrics: &mut Exposition, gathered: &Gathered) {
                     &[route, upstream, endpoint, ("reason", ended.token())],
                     total,
                 );
+            }
+        }
+    }
+    let help = "Ended streams, by reason.";
+    metrics.family("tidegate_streams_ended_total", MetricKind::Counter, help);
+    for (endpoint, series) in &endpoints {
+        let [route, upstream, endpoint] = labels(*endpoint);
+        for ended in StreamEnded::all() {
+            let total = sum(series, |it| it.streams_ended.at(ended.position()).get());
+            if total > 0 {
+                let reason = ("reason", ended.token());
+                metrics.sample(&[route, upstream, endpoint, reason], total);
             }
         }
     }

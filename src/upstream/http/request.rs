@@ -94,6 +94,11 @@ impl UploadProgress {
         self.limits.bytes.is_none_or(|max| arrived <= max)
     }
 
+    /// The bytes that have arrived so far.
+    pub fn arrived(&self) -> u64 {
+        self.arrived.get()
+    }
+
     /// Whether the client sent an invalid or incomplete body.
     pub fn is_broken(&self) -> bool {
         self.broken.get()
