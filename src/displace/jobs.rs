@@ -1,7 +1,6 @@
-//! Jobs that close many tunnels at a pace. A job continues even if the operator who started it
+//! Jobs that close many tunnels and streams at a pace. A job continues even if the operator who started it
 //! disconnects.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::tunnel_filter::TunnelFilter;
+use super::tunnel_filter::{FilterKind, TunnelFilter};
 use super::tunnel_page::{CloseCandidate, TunnelRef};
 use super::worker_queries::{WorkerUnresponsive, Workers};
 use crate::config::model::{CloseOrder, ClosePace};
@@ -115,7 +114,7 @@ pub enum Speed {
     Paced(ClosePace),
 }
 
-/// A tunnel that a job is to close, and its worker.
+/// A tunnel or stream that a job is to close, and its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChosenTunnel {
     /// The number of its worker.
@@ -172,20 +171,21 @@ impl Jobs {
         Ok(job)
     }
 
-    /// Starts to close all tunnels, spread over a time so that clients do not all reconnect at once. Other
-    /// jobs are stopped: this one replaces their pace.
+    /// Starts to close all tunnels and streams, the oldest first, spread over a time so that clients do not all
+    /// reconnect at once. Plain requests that are not streams yet have their turn last, if they are by then. Other jobs
+    /// are stopped: this one replaces their pace.
     pub async fn close_all(&self, over: Duration, code: u16) -> Option<Arc<Job>> {
         self.running().iter().for_each(|job| job.stop());
-        let chosen = choose(
-            &self.workers,
-            &Arc::default(),
-            CloseOrder::Random,
-            Ended::Shutdown,
-        )
-        .await
-        .ok()?;
+        let filter = Arc::new(TunnelFilter {
+            kind: Some(FilterKind::All),
+            with_young_streams: true,
+            ..TunnelFilter::default()
+        });
+        let chosen = choose(&self.workers, &filter, CloseOrder::Oldest, Ended::Shutdown)
+            .await
+            .ok()?;
         let closing = JobSpec {
-            description: "all tunnels".to_owned(),
+            description: filter.to_string(),
             speed: Speed::Paced(ClosePace::Over(over)),
             words: CloseMessage {
                 code,
@@ -272,7 +272,7 @@ impl Speed {
     }
 }
 
-/// The live tunnels that match and may end for this `reason`, in the order in which to close them: those that are
+/// The live tunnels and streams that match and may end for this `reason`, in the order in which to close them: those that are
 /// being closed already are left out, unless the reason leaves them no time for that.
 ///
 /// # Errors
@@ -283,16 +283,16 @@ pub async fn choose(
     order: CloseOrder,
     reason: Ended,
 ) -> Result<Vec<ChosenTunnel>, WorkerUnresponsive> {
-    let mut chosen: Vec<(Duration, ChosenTunnel)> = Vec::new();
+    let mut chosen: Vec<(std::time::Instant, ChosenTunnel)> = Vec::new();
     let visit = |worker, tunnel: CloseCandidate| {
         let reference = tunnel.reference;
         if tunnel.ending.is_none_or(|first| first.gives_way_to(reason)) {
-            chosen.push((tunnel.age, ChosenTunnel { worker, reference }));
+            chosen.push((tunnel.opened, ChosenTunnel { worker, reference }));
         }
     };
     workers.candidates(filter, visit).await?;
     match order {
-        CloseOrder::Oldest => chosen.sort_by_key(|(age, _)| Reverse(*age)),
+        CloseOrder::Oldest => chosen.sort_by_key(|(opened, _)| *opened),
         CloseOrder::Random => fastrand::shuffle(&mut chosen),
     }
     Ok(chosen.into_iter().map(|(_, chosen)| chosen).collect())

@@ -293,8 +293,9 @@ mod tests {
                 let is_ending = kind == 0;
                 let reference = TunnelRef { kind: SessionKind::Tunnel, place, session: place as u64 };
                 let series = Arc::clone(&series);
+                let opened = Instant::now();
                 let ending = is_ending.then_some(Ended::Drain);
-                let tunnel = CloseCandidate { reference, series, age, ending };
+                let tunnel = CloseCandidate { reference, series, opened, age, ending };
                 donor.count(0, &tunnel, min_age);
                 prop_assert!(donor.old.len() <= above.min(allowed));
                 leaving += usize::from(is_ending);

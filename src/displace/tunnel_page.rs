@@ -68,6 +68,9 @@ pub struct CloseCandidate {
     pub reference: TunnelRef,
     /// Its listener, route, upstream and endpoint.
     pub series: Arc<EndpointSeries>,
+    /// When it opened. Workers are asked one after the other, so that this says more than the age about which of two
+    /// is older.
+    pub opened: Instant,
     /// How long it has been open.
     pub age: Duration,
     /// The reason that it is being closed for already, if it is.
@@ -279,6 +282,7 @@ impl PageRow for CloseCandidate {
         Self {
             reference,
             series: Arc::clone(&facts.series),
+            opened: facts.opened,
             age,
             ending: entry.verdict(),
         }
@@ -293,6 +297,7 @@ impl PageRow for CloseCandidate {
         Self {
             reference,
             series,
+            opened: exchange.owner.started,
             age,
             ending: exchange.verdict().and_then(StreamEnded::forced),
         }

@@ -178,6 +178,14 @@ impl Content {
     fn of(text: &'static str) -> Self {
         Self::Own(Bytes::from_static(text.as_bytes()))
     }
+
+    /// Whether the response is to be broken off although the client accepts no more of it.
+    pub fn is_broken_off(&self) -> bool {
+        match self {
+            Self::Own(_) => false,
+            Self::Endpoint(body) => body.exchange().is_broken_off(),
+        }
+    }
 }
 
 impl Body for Content {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Exit;
 use super::process::Process;
@@ -21,13 +22,19 @@ use crate::observe::counters::Totals;
 use crate::systemd;
 use crate::tunnel::ended::Ended;
 
-/// How long ended tunnels may take to send their last bytes.
+/// How long before the end of the grace period everything that is left is ended, so that it can send its last bytes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The part of a short grace period that this takes instead.
+const LAST_SHARE: f64 = 0.05;
+
+/// How long what has been cut at the end of the grace period may take to go.
+const CUT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The grace period if the successor is gone: no connection is accepted before this process has exited.
 const SUCCESSOR_GONE_GRACE: Duration = Duration::from_secs(2);
 
-/// The part of the grace period over which tunnels are closed; the rest is for their Close handshakes.
+/// The part of the grace period over which tunnels and streams are closed; the rest is for their Close handshakes.
 const CLOSING_SHARE: f64 = 0.9;
 
 /// Why draining for a successor ended.
@@ -53,8 +60,10 @@ impl Process {
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
         // First, so that a probe after this line in the log finds the process not ready.
         self.process_status.drain();
+        let totals = self.totals();
         tracing::info!(
-            tunnels = self.totals().tunnels_open,
+            tunnels = totals.tunnels_open,
+            streams = totals.streams_open,
             grace = %humantime::format_duration(grace),
             "draining"
         );
@@ -95,9 +104,10 @@ impl Process {
         }
         let mut refusing = JoinSet::new();
         refusing.spawn(refuse(orders));
-        let tunnels = self.totals().tunnels_open;
+        let totals = self.totals();
         tracing::info!(
-            tunnels,
+            tunnels = totals.tunnels_open,
+            streams = totals.streams_open,
             over = over.map(|over| tracing::field::display(humantime::format_duration(over))),
             "draining; the new process accepts connections now"
         );
@@ -153,14 +163,16 @@ impl Process {
     async fn drain(&mut self, shutdown: Shutdown) {
         tokio::time::sleep(shutdown.delay).await;
         // During the delay, load balancers in front notice that this process reports its drain.
+        let began = Instant::now();
         self.reloader.listeners().stop().await;
         // All tunnels are about to be closed: moving some of them for their endpoints' sake is pointless.
         self.evict = None;
-        self.wind_down(Some(shutdown.grace), shutdown.close_code)
-            .await;
+        let left = shutdown.grace.saturating_sub(began.elapsed());
+        self.wind_down(Some(left), shutdown.close_code).await;
     }
 
-    /// Waits for requests and tunnels to end; closes those that are left within `time`, if there is a bound.
+    /// Waits for requests and tunnels to end; closes those that last within `time`, if there is a bound, and cuts
+    /// what is left after that.
     /// No connections are accepted any more.
     async fn wind_down(&mut self, time: Option<Duration>, code: u16) {
         let mut finished = Vec::with_capacity(self.workers.len());
@@ -184,27 +196,34 @@ impl Process {
         let Some(time) = time else {
             return all_finished.await;
         };
+        let end = Instant::now() + time;
         let jobs = &self.admin.view().jobs;
         let closing = jobs.close_all(time.mul_f64(CLOSING_SHARE), code).await;
-        if tokio::time::timeout(time, &mut all_finished).await.is_ok() {
-            return;
-        }
-        // Tunnels opened since the list was made, and those that the paced job has not reached.
-        closing.iter().for_each(|job| job.stop());
-        self.send_to_workers(|| WorkerMessage::EndTunnels(Ended::Shutdown))
-            .await;
-        if tokio::time::timeout(CLOSE_TIMEOUT, &mut all_finished)
+        let last = end - CLOSE_TIMEOUT.min(time.mul_f64(LAST_SHARE));
+        if tokio::time::timeout_at(last, &mut all_finished)
             .await
             .is_ok()
         {
             return;
         }
-        self.send_to_workers(|| WorkerMessage::CutTunnels).await;
-        if tokio::time::timeout(CLOSE_TIMEOUT, all_finished)
+        // Tunnels opened since the list was made, and those that the paced job has not reached.
+        closing.iter().for_each(|job| job.stop());
+        self.send_to_workers(|| WorkerMessage::EndSessions(Ended::Shutdown))
+            .await;
+        if tokio::time::timeout_at(end, &mut all_finished)
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        self.send_to_workers(|| WorkerMessage::CutSessions(Ended::Shutdown))
+            .await;
+        if tokio::time::timeout(CUT_TIMEOUT, all_finished)
             .await
             .is_err()
         {
-            tracing::warn!("some requests did not finish in time");
+            // Clients that have their last bytes and do not close, or handshakes without a response.
+            tracing::info!("some connections were still open at the end of the grace period");
         }
     }
 
@@ -262,7 +281,7 @@ async fn second_stop(signals: &mut Signals, successor: Option<LinkEnd>) {
 async fn last_of_the_service(asked: &mut JoinSet<()>, shutdown: Shutdown) {
     if systemd::is_available() {
         let end = async { while asked.join_next().await.is_some() {} };
-        let limit = shutdown.delay + shutdown.grace + 3 * CLOSE_TIMEOUT;
+        let limit = shutdown.delay + shutdown.grace + CUT_TIMEOUT + 2 * CLOSE_TIMEOUT;
         let _ = tokio::time::timeout(limit, end).await;
     }
 }

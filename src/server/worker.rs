@@ -17,6 +17,7 @@ use crate::front::accept;
 use crate::net::admission::{Admission, WorkerLoad};
 use crate::observe::counters::Counters;
 use crate::session::{Shared, Worker};
+use crate::streams::ended::StreamEnded;
 use crate::tunnel::SWEEP_INTERVAL;
 use crate::vital::vital;
 
@@ -83,8 +84,14 @@ async fn run(
                 Some(WorkerMessage::IncomingConnection(arrival)) => {
                     worker.tasks.spawn(accept::serve(Rc::clone(&worker), *arrival));
                 }
-                Some(WorkerMessage::EndTunnels(reason)) => worker.tunnels.end_all(reason),
-                Some(WorkerMessage::CutTunnels) => worker.tunnels.cut_all(),
+                Some(WorkerMessage::EndSessions(reason)) => {
+                    worker.tunnels.end_all(reason);
+                    worker.exchanges.end_streams(StreamEnded::Forced(reason));
+                }
+                Some(WorkerMessage::CutSessions(reason)) => {
+                    worker.tunnels.cut_all();
+                    worker.exchanges.cut_all(StreamEnded::Forced(reason));
+                }
                 Some(WorkerMessage::Finish(done)) => {
                     worker.pool.clear();
                     finish = Some(done);

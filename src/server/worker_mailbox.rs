@@ -23,10 +23,11 @@ pub(super) enum WorkerMessage {
     Accept(Box<AcceptTask>),
     /// Serve a connection that another worker accepted.
     IncomingConnection(Box<IncomingConnection>),
-    /// End every tunnel with a Close frame, for this reason.
-    EndTunnels(Ended),
-    /// Cut the tunnels that are still open, without waiting for their peers.
-    CutTunnels,
+    /// End every tunnel and stream in order, for this reason.
+    EndSessions(Ended),
+    /// Cut the tunnels that are still open, without waiting for their peers, and end all plain requests for this
+    /// reason.
+    CutSessions(Ended),
     /// Report when no task is left. No connections follow this message.
     Finish(oneshot::Sender<()>),
 }

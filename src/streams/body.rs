@@ -117,6 +117,8 @@ impl<O: StreamOwner> Body for StreamBody<O> {
     type Error = BodyBroken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<PolledPiece> {
+        // Each time: a client that accepts no more keeps the task from asking again.
+        self.slot.exchange().set_waker(cx.waker());
         if let Poll::Ready(end) = self.poll_verdict() {
             return Poll::Ready(end);
         }
@@ -126,7 +128,7 @@ impl<O: StreamOwner> Body for StreamBody<O> {
         let piece = match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(piece) => piece,
             Poll::Pending => {
-                self.slot.exchange().awaits_endpoint(cx.waker());
+                self.slot.exchange().awaits_endpoint();
                 return Poll::Pending;
             }
         };

@@ -181,10 +181,9 @@ impl<O> Exchange<O> {
         self.silent_since.set(None);
     }
 
-    /// Notes that the next piece has to come from the endpoint, and the task to wake when there is a verdict.
-    pub(super) fn awaits_endpoint(&self, waker: &Waker) {
+    /// Notes that the next piece has to come from the endpoint.
+    pub(super) fn awaits_endpoint(&self) {
         self.awaits_endpoint.set(true);
-        self.set_waker(waker);
     }
 
     /// The reason with which the exchange has to end, if it has to.
@@ -255,7 +254,8 @@ impl<O> Exchange<O> {
         self.wake();
     }
 
-    fn set_waker(&self, waker: &Waker) {
+    /// Sets the task to wake when there is a verdict.
+    pub(super) fn set_waker(&self, waker: &Waker) {
         // Cloning a waker counts references, and this runs with every poll: keep the one there is.
         let current = self.waker.take();
         let current = current.filter(|current| current.will_wake(waker));

@@ -75,6 +75,7 @@ mod splits;
 mod steering;
 mod sticky;
 mod stop;
+mod stream_stops;
 mod streams;
 mod systemd;
 mod targets;

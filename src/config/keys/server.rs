@@ -116,7 +116,7 @@ const SHUTDOWN: KeyTable = KeyTable {
             "grace",
             DURATION_OR_ZERO,
             "\"30s\"",
-            "Live tunnels have this long to end: tidegate closes them one by one over the first nine tenths of it, and ends the remaining ones at its end. With `0s`, it ends all of them at once.",
+            "Live tunnels and streams have this long to end: tidegate closes them one by one over the first nine tenths of it, and ends the remaining ones at its end. With `0s`, it ends all of them at once.",
         )
         .shown(r#"grace = "2m""#),
         key(

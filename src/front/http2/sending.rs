@@ -17,6 +17,7 @@ use crate::front::response::Content;
 use crate::net::http2::SendBuffer;
 use crate::protocol::http2_head;
 use crate::session::Connection;
+use crate::streams::body::BodyBroken;
 
 /// A response on its way.
 pub(super) struct Sending {
@@ -80,6 +81,10 @@ impl Sending {
             }
             loop {
                 let polled = poll_send(&mut send, &mut piece, cx);
+                if polled.is_pending() && body.is_broken_off() {
+                    send.send_reset(Reason::CANCEL);
+                    return Poll::Ready(());
+                }
                 if polled.is_pending() {
                     // The client gives no credit. It is not blamed for the time in which there was nothing to send.
                     let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
@@ -149,8 +154,11 @@ fn poll_piece(
                 },
             },
             None => send.send_data(SendBuffer::empty(), true),
-            Some(Err(_)) => {
-                send.send_reset(Reason::INTERNAL_ERROR);
+            Some(Err(broken)) => {
+                send.send_reset(match broken {
+                    BodyBroken::Endpoint(_) => Reason::INTERNAL_ERROR,
+                    BodyBroken::Ended(_) => Reason::CANCEL,
+                });
                 Ok(())
             }
         };

@@ -99,7 +99,7 @@ fn write_dropped_lines(metrics: &mut Exposition, sources: MetricSources<'_>) {
 }
 
 pub(super) fn write_closing(metrics: &mut Exposition, sources: MetricSources<'_>) {
-    let help = "Tunnels still to be closed by close jobs, by reason.";
+    let help = "Tunnels and streams still to be closed by close jobs, by reason.";
     metrics.family("tidegate_closing_tunnels", MetricKind::Gauge, help);
     for (reason, left) in sources.closing {
         metrics.sample(&[("reason", reason)], *left);
