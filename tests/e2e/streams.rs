@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::endpoint::Endpoint;
+use crate::harness::h2_client::{self, H2Proxy, H2Reply, h2_settings};
 use crate::harness::operator::Operator;
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::scrape::Scrape;
@@ -461,4 +462,42 @@ async fn a_stream_that_breaks_says_why() {
         proxy.logged("stream ended").await["reason"],
         "upstream-reset"
     );
+}
+
+/// Of the streams of one connection each ends in its own way, and the others go on.
+#[tokio::test]
+async fn over_http2_a_stream_ends_without_its_connection() {
+    let endpoint = Endpoint::bind().await;
+    let route = "timeouts = { stream_idle = \"1s\" }";
+    let config = h2_settings(&[endpoint.address], "true", "", route);
+    let proxy = H2Proxy::start(&config).await;
+    let mut client = proxy.client().await;
+    let (mut served, mut replies) = (Vec::new(), Vec::new());
+    let events = EVENTS.to_owned() + &chunk("data: 1\n\n");
+    let half = CHUNKED.to_owned() + &chunk("half");
+    for response in [&*events, &*half, ""] {
+        let begun = client.begin(h2_client::get("/events"), true).await;
+        let (answer, _) = begun.unwrap();
+        replies.push(tokio::spawn(async { H2Reply::of(answer.await?).await }));
+        let (mut wire, _) = endpoint.request().await;
+        wire.send(response).await;
+        served.push(wire);
+    }
+    let mut ended = Vec::new();
+    for reply in replies {
+        ended.push(within("a stream to end", reply).await.unwrap());
+    }
+    let [events, half, waiting] = ended.try_into().unwrap();
+    assert_eq!(events.unwrap().text(), "data: 1\n\n");
+    assert_eq!(half.unwrap_err().reason(), Some(h2::Reason::CANCEL));
+    let waiting = waiting.unwrap();
+    assert_eq!(
+        (waiting.status, waiting.reason()),
+        (503, Some("stream-ended"))
+    );
+    client.ping().await;
+    assert!(!client.has_ended());
+    for mut wire in served {
+        wire.rest().await;
+    }
 }
