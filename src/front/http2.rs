@@ -19,8 +19,8 @@ use h2::Reason;
 use h2::server::{Builder, Connection as H2Connection};
 use tokio::time::Instant;
 
-use self::carrier::Carrier;
 pub use self::carrier::CarrierGuards;
+use self::carrier::{Carrier, MAX_UNANSWERED};
 use self::client_ping::{ClientPing, HeardStream};
 use crate::config::model::Http2;
 use crate::net::http2::SendBuffer;
@@ -103,6 +103,9 @@ fn builder(connection: &Connection, settings: Http2) -> Builder {
         .max_header_list_size(header_bytes)
         .max_send_buffer_size(MAX_SEND_BUFFER)
         .data_frame_budget(SMALL_FRAME_BUDGET)
+        // Those that were reset before h2 has handed them over are counted as well when it does. Its own limit would be
+        // reached by a browser that leaves a page while the worker is busy, and all tunnels with it.
+        .max_pending_accept_reset_streams(MAX_UNANSWERED)
         // h2 counts over the life of a connection, which may last for weeks. `carrier` counts per time.
         .max_local_error_reset_streams(None);
     if settings.websockets {

@@ -163,24 +163,29 @@ async fn a_connect_with_a_length_costs_its_stream_and_no_other() {
     }
 }
 
-/// CVE-2023-44487.
+/// CVE-2023-44487, and CVE-2025-8671, where the client has the server reset the stream.
 #[tokio::test]
-async fn opening_streams_only_to_reset_them_costs_the_connection() {
+async fn opening_streams_only_to_have_them_reset_costs_the_connection() {
     let echo = Echo::start("echo").await;
     let proxy = H2Proxy::simple(&[echo.address]).await;
     let mut beside = proxy.client().await;
     let _tunnel = beside.tunnel().await;
-    let mut raw = RawH2::connect(&proxy).await;
     let head = block(&OPEN);
-    for stream in (1..20_000).step_by(2) {
-        let open = raw_frame(HEADERS, END_HEADERS, stream, &head);
-        let reset = raw_frame(RST_STREAM, 0, stream, &CANCEL);
-        if !raw.try_send(&[open, reset].concat()).await {
-            break;
+    let too_much_credit = [0x7f, 0xff, 0xff, 0xff];
+    for (kind, payload) in [(RST_STREAM, CANCEL), (WINDOW_UPDATE, too_much_credit)] {
+        let before = echo.served();
+        let mut raw = RawH2::connect(&proxy).await;
+        for stream in (1..20_000).step_by(2) {
+            let open = raw_frame(HEADERS, END_HEADERS, stream, &head);
+            let reset = raw_frame(kind, 0, stream, &payload);
+            if !raw.try_send(&[open, reset].concat()).await {
+                break;
+            }
         }
+        assert_eq!(raw.ended().await, Some(ENHANCE_YOUR_CALM), "{kind}");
+        let dials = echo.served() - before;
+        assert!(dials < 1000, "{dials} dials");
     }
-    assert_eq!(raw.ended().await, Some(ENHANCE_YOUR_CALM));
-    assert!(echo.served() < 1000, "{} dials", echo.served());
     beside.ping().await;
 }
 

@@ -58,7 +58,7 @@ const HTTP2: KeyTable = KeyTable {
             "max_age",
             DURATION_OR_OFF,
             "\"off\"",
-            "An HTTP/2 connection accepts no further streams after this time, and is closed once its last stream has ended. Clients open a new connection.",
+            "An HTTP/2 connection is closed after this time: its tunnels with 1001, and its requests are served first. Clients open a new connection.",
         )
         .shown(r#"max_age = "24h""#),
     ],

@@ -42,7 +42,7 @@ struct UnansweredStreams {
 
 /// How many of them a client may have in [`UNANSWERED_TIME`]: a browser that leaves a page abandons as many requests as
 /// it has open, and not much more.
-const MAX_UNANSWERED: usize = 200;
+pub(super) const MAX_UNANSWERED: usize = 200;
 
 const UNANSWERED_TIME: Duration = Duration::from_secs(10);
 

@@ -181,6 +181,15 @@ impl H2Client {
         self.connection.is_finished()
     }
 
+    /// Waits until the server has ended the connection, without an error.
+    pub(crate) async fn ended_by_server(mut self) {
+        let ended = within("the connection to end", &mut self.connection).await;
+        if let Err(error) = ended.unwrap() {
+            // The server closes its socket without waiting for the client's last word.
+            assert!(error.is_io(), "{error}");
+        }
+    }
+
     /// Closes the socket without a word.
     pub(crate) fn vanish(self) {
         self.connection.abort();

@@ -163,6 +163,24 @@ impl RawH2 {
         .await
     }
 
+    /// Waits until a stream has this much credit, of which `left` is left, and takes it. Not if none comes for a while:
+    /// then `left` is what is left for good.
+    pub(crate) async fn credit(&mut self, stream: u32, left: &mut i64, wanted: i64) -> bool {
+        /// Longer than a busy machine keeps a process waiting.
+        const STALLED: std::time::Duration = std::time::Duration::from_secs(1);
+        while *left < wanted * 2 {
+            match tokio::time::timeout(STALLED, self.frame_of(WINDOW_UPDATE)).await {
+                Ok(Some(update)) if update.stream == stream => {
+                    *left += i64::from(number(&update.payload));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return false,
+            }
+        }
+        *left -= wanted;
+        true
+    }
+
     /// The next frame of this kind, without those before it.
     pub(crate) async fn frame_of(&mut self, kind: u8) -> Option<RawFrame> {
         loop {
