@@ -26,6 +26,7 @@ use crate::config::model::Http2;
 use crate::net::http2::SendBuffer;
 use crate::net::stream::Stream;
 use crate::net::turns::TurnTask;
+use crate::observe::labels::Http2Reset;
 use crate::session::{Connection, TunnelRecord};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
@@ -57,6 +58,9 @@ pub async fn serve(
     let carrier = Rc::new(Carrier::new(connection, guards));
     let served = TurnTask::new(connected(&carrier, stream, settings, since)).await;
     if let Err(error) = served {
+        if error.is_library() {
+            carrier.count_reset(reset_for(error.reason()));
+        }
         tracing::debug!(client = %carrier.connection.peer, %error, "connection ended");
     }
 }
@@ -91,6 +95,17 @@ async fn connected(
     }
     .run()
     .await
+}
+
+/// What the client did, by the error code that it gets (RFC 9113 section 7).
+fn reset_for(reason: Option<Reason>) -> Http2Reset {
+    match reason {
+        Some(Reason::FLOW_CONTROL_ERROR) => Http2Reset::FlowControl,
+        Some(Reason::FRAME_SIZE_ERROR) => Http2Reset::FrameSize,
+        Some(Reason::COMPRESSION_ERROR) => Http2Reset::Compression,
+        Some(Reason::ENHANCE_YOUR_CALM) => Http2Reset::Flood,
+        _ => Http2Reset::Protocol,
+    }
 }
 
 fn builder(connection: &Connection, settings: Http2) -> Builder {
@@ -210,6 +225,7 @@ impl Driver<'_> {
             self.served.graceful_shutdown();
         }
         if self.carrier.take_abuse() {
+            self.carrier.count_reset(Http2Reset::Unanswered);
             self.served.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
         match self.carrier.is_idle() {
@@ -258,6 +274,7 @@ impl Driver<'_> {
         if let Some(times) = self.carrier.shared.ping()
             && self.ping.finds_dead(times, now)
         {
+            self.carrier.count_reset(Http2Reset::DeadClient);
             self.close_tunnels(&Rc::new(CloseMessage::standard(Ended::DeadClient)));
             return true;
         }

@@ -39,6 +39,30 @@ labels! {
 }
 
 labels! {
+    /// Why tidegate ended a connection in HTTP/2, or reset a stream of one.
+    Http2Reset {
+        /// The client broke the protocol in a way that no other reason names.
+        Protocol = "protocol-error",
+        /// The client sent more than its credit allowed.
+        FlowControl = "flow-control-error",
+        /// The client sent a frame of a size that it must not have.
+        FrameSize = "frame-size-error",
+        /// The client's header compression is broken.
+        Compression = "compression-error",
+        /// The client sent too many frames that cost it nothing: empty or tiny ones, resets, pieces of a head.
+        Flood = "enhance-your-calm",
+        /// The client opened requests only to reset them.
+        Unanswered = "unanswered-requests",
+        /// The client gave no credit for its response within `response_body`.
+        NoCredit = "slow-client",
+        /// The endpoint's response broke off.
+        BrokenBody = "broken-response",
+        /// The client did not answer a PING.
+        DeadClient = "dead-client",
+    }
+}
+
+labels! {
     /// The outcome of a WebSocket handshake.
     HandshakeOutcome {
         /// The tunnel opened.

@@ -6,7 +6,7 @@ use super::counter::{Counter, CounterArray};
 use super::histogram::{Histogram, LATENCY_SECONDS, LIFETIME_SECONDS};
 use super::labelled::Labelled;
 use super::labels::{
-    AuthResult, CLOSE_CODES, ConnectFailure, HandshakeOutcome, RefusedConnection, TLS,
+    AuthResult, CLOSE_CODES, ConnectFailure, HandshakeOutcome, Http2Reset, RefusedConnection, TLS,
     close_code_position,
 };
 use super::traffic::Traffic;
@@ -67,6 +67,8 @@ pub struct ListenerSeries {
     pub tls: CounterArray<{ TLS.len() }>,
     /// Failed TLS handshakes, by cause.
     pub tls_failures: CounterArray<{ TlsFailure::ALL.len() }>,
+    /// Connections that were ended and streams that were reset in HTTP/2, by reason.
+    pub http2_resets: CounterArray<{ Http2Reset::ALL.len() }>,
     /// The routes of the listener.
     pub routes: Labelled<Arc<str>, RouteSeries>,
 }
@@ -82,6 +84,7 @@ impl ListenerSeries {
             refused: CounterArray::default(),
             tls: CounterArray::default(),
             tls_failures: CounterArray::default(),
+            http2_resets: CounterArray::default(),
             routes: Labelled::default(),
         }
     }

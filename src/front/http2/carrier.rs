@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::net::admission::ConnectionPermit;
+use crate::observe::labels::Http2Reset;
 use crate::observe::series::OpenConnection;
 use crate::session::{Connection, SharedConnection};
 
@@ -67,6 +68,12 @@ impl Carrier {
         self.streams.set(self.streams.get() + 1);
         self.has_had_stream.set(true);
         StreamGuard(Rc::clone(self))
+    }
+
+    /// Counts an end of this connection.
+    pub(super) fn count_reset(&self, reason: Http2Reset) {
+        let counts = &self.connection.counts;
+        counts.http2_resets.at(reason as usize).add(1);
     }
 
     /// A permit for what a stream costs, unless the process has no room.

@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use super::receiving::Receiving;
 use crate::front::response::Content;
 use crate::net::http2::SendBuffer;
+use crate::observe::labels::Http2Reset;
 use crate::protocol::http2_head;
 use crate::session::Connection;
 use crate::streams::body::BodyBroken;
@@ -89,12 +90,12 @@ impl Sending {
                     // The client gives no credit. It is not blamed for the time in which there was nothing to send.
                     let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
                     ready!(alarm.as_mut().poll(cx));
-                    connection.counts.expired.add(1);
+                    count_reset(connection, Http2Reset::NoCredit);
                     send.send_reset(Reason::CANCEL);
                     return Poll::Ready(());
                 }
                 alarm = None;
-                match ready!(poll_piece(&mut body, &mut send, cx)) {
+                match ready!(poll_piece(&mut body, (connection, &mut send), cx)) {
                     BodyPiece::Data(data) => piece = data,
                     BodyPiece::Ended => return Poll::Ready(()),
                 }
@@ -102,6 +103,10 @@ impl Sending {
         })
         .await;
     }
+}
+
+fn count_reset(connection: &Connection, reason: Http2Reset) {
+    connection.counts.http2_resets.at(reason as usize).add(1);
 }
 
 /// Whether a response may say how long it is (RFC 9110 section 8.6).
@@ -138,7 +143,7 @@ fn poll_send(
 /// The next piece of the body, or its end, which is passed on. A body that breaks off is never made to look whole.
 fn poll_piece(
     body: &mut Content,
-    send: &mut SendStream<SendBuffer>,
+    (connection, send): (&Connection, &mut SendStream<SendBuffer>),
     cx: &mut Context<'_>,
 ) -> Poll<BodyPiece> {
     loop {
@@ -154,11 +159,14 @@ fn poll_piece(
                 },
             },
             None => send.send_data(SendBuffer::empty(), true),
-            Some(Err(broken)) => {
-                send.send_reset(match broken {
-                    BodyBroken::Endpoint(_) => Reason::INTERNAL_ERROR,
-                    BodyBroken::Ended(_) => Reason::CANCEL,
-                });
+            Some(Err(BodyBroken::Endpoint(_))) => {
+                count_reset(connection, Http2Reset::BrokenBody);
+                send.send_reset(Reason::INTERNAL_ERROR);
+                Ok(())
+            }
+            // Closed on purpose: it is recorded as the end of a stream.
+            Some(Err(BodyBroken::Ended(_))) => {
+                send.send_reset(Reason::CANCEL);
                 Ok(())
             }
         };

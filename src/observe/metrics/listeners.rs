@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::gathered::{Gathered, Groups, open, sum};
 use crate::net::tls_failure::TlsFailure;
 use crate::observe::exposition::{Exposition, MetricKind};
-use crate::observe::labels::{RefusedConnection, TLS};
+use crate::observe::labels::{Http2Reset, RefusedConnection, TLS};
 use crate::observe::series::ListenerSeries;
 
 pub(super) fn write_drained(metrics: &mut Exposition, drained: &[(Arc<str>, bool)]) {
@@ -54,6 +54,17 @@ pub(super) fn write_listeners(metrics: &mut Exposition, gathered: &Gathered) {
         metrics.sample(&[("listener", listener)], total);
     }
     write_tls(metrics, &listeners);
+    let help = "HTTP/2 connections that tidegate ended, and streams that it reset, by reason.";
+    metrics.family("tidegate_h2_resets_total", MetricKind::Counter, help);
+    for ([listener], series) in &listeners {
+        for reason in Http2Reset::ALL {
+            let total = sum(series, |it| it.http2_resets.at(*reason as usize).get());
+            if total > 0 {
+                let labels = [("listener", *listener), ("reason", reason.token())];
+                metrics.sample(&labels, total);
+            }
+        }
+    }
 }
 
 fn write_tls(metrics: &mut Exposition, listeners: &Groups<'_, ListenerSeries, 1>) {
