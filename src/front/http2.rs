@@ -141,14 +141,6 @@ enum ConnectionStage {
     Going { since: Instant },
 }
 
-/// Why the wait of a connection's task is over.
-enum Woken {
-    Draining,
-    Accepted(Option<Result<stream::OpenedStream, h2::Error>>),
-    Changed,
-    Due,
-}
-
 /// Drives a connection.
 struct Driver<'a> {
     carrier: &'a Rc<Carrier>,
@@ -175,30 +167,29 @@ impl Driver<'_> {
             if alarm.deadline() != due {
                 alarm.as_mut().reset(due);
             }
-            let woken = tokio::select! {
+            tokio::select! {
                 biased;
-                _ = drain.begun(), if !is_draining => Woken::Draining,
+                _ = drain.begun(), if !is_draining => {
+                    is_draining = true;
+                    self.begin_end();
+                }
                 accepted = std::future::poll_fn(|cx| {
                     let accepted = self.served.poll_accept(cx);
                     self.ping.take_answer(cx);
                     accepted
-                }) => Woken::Accepted(accepted),
-                () = self.carrier.shared.changed() => Woken::Changed,
-                () = alarm.as_mut() => Woken::Due,
-            };
-            match woken {
-                Woken::Draining => {
-                    is_draining = true;
-                    self.begin_end();
-                }
-                Woken::Accepted(None) => return Ok(()),
-                Woken::Accepted(Some(incoming)) => {
-                    let stream = stream::serve(Rc::clone(self.carrier), incoming?);
+                }) => {
+                    let Some(opened) = accepted else {
+                        return Ok(());
+                    };
+                    let stream = stream::serve(Rc::clone(self.carrier), opened?);
                     connection.worker.tasks.spawn(TurnTask::new(stream));
                 }
-                Woken::Changed => {}
-                Woken::Due if self.is_over() => return Ok(()),
-                Woken::Due => {}
+                () = self.carrier.shared.changed() => {}
+                () = alarm.as_mut() => {
+                    if self.is_over() {
+                        return Ok(());
+                    }
+                }
             }
         }
     }

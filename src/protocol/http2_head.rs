@@ -127,9 +127,8 @@ fn check_scheme(uri: &Uri) -> Result<(), Rejection> {
 /// Gives the head the one `Host` that it must have, from `:authority`.
 fn set_host(parts: &mut Parts) -> Result<(), Rejection> {
     let mut hosts = parts.headers.get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (host, None) => host,
-        _ => return Err(Rejection::BadHost),
+    let (host, None) = (hosts.next(), hosts.next()) else {
+        return Err(Rejection::BadHost);
     };
     let Some(authority) = parts.uri.authority() else {
         return host.map(|_| ()).ok_or(Rejection::BadHost);
