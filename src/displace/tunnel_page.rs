@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::tunnel_filter::{FilteredSession, SessionKind, TunnelFilter};
 use crate::net::stream::Peer;
-use crate::observe::access_log::TunnelFacts;
 use crate::observe::series::EndpointSeries;
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::session::{StreamRecord, TunnelRecord, Worker};
 use crate::streams::ended::StreamEnded;
 use crate::streams::exchange::Exchange;
@@ -44,6 +44,8 @@ pub struct LiveTunnel {
     pub reference: TunnelRef,
     /// The client.
     pub client: Peer,
+    /// The protocol that it speaks.
+    pub protocol: ClientProtocol,
     /// Its listener, route, upstream and endpoint.
     pub series: Arc<EndpointSeries>,
     /// Host and path of the request.
@@ -102,7 +104,7 @@ pub(super) trait PageRow: Sized {
     fn of_tunnel(
         reference: TunnelRef,
         entry: &TunnelEntry,
-        facts: &TunnelFacts,
+        record: &TunnelRecord,
         times: (Duration, Duration),
     ) -> Self;
 
@@ -177,7 +179,7 @@ fn tunnels<T: PageRow>(
                 place,
                 session: facts.session.0,
             };
-            rows.push(T::of_tunnel(reference, entry, facts, (age, quiet)));
+            rows.push(T::of_tunnel(reference, entry, record, (age, quiet)));
         }
     };
     let next = worker.tunnels.page(from, PAGE_LENGTH, visit);
@@ -226,13 +228,14 @@ impl PageRow for LiveTunnel {
     fn of_tunnel(
         reference: TunnelRef,
         entry: &TunnelEntry,
-        facts: &TunnelFacts,
+        record: &TunnelRecord,
         (age, quiet): (Duration, Duration),
     ) -> Self {
-        let meter = &entry.meter;
+        let (facts, meter) = (&record.facts, &entry.meter);
         Self {
             reference,
             client: facts.client,
+            protocol: record.protocol(),
             series: Arc::clone(&facts.series),
             target: facts.target.clone(),
             subprotocol: facts.subprotocol.clone(),
@@ -257,6 +260,7 @@ impl PageRow for LiveTunnel {
         Self {
             reference,
             client: exchange.owner.client,
+            protocol: exchange.owner.protocol,
             series,
             target: exchange.owner.target.clone(),
             subprotocol: None,
@@ -276,13 +280,13 @@ impl PageRow for CloseCandidate {
     fn of_tunnel(
         reference: TunnelRef,
         entry: &TunnelEntry,
-        facts: &TunnelFacts,
+        record: &TunnelRecord,
         (age, _): (Duration, Duration),
     ) -> Self {
         Self {
             reference,
-            series: Arc::clone(&facts.series),
-            opened: facts.opened,
+            series: Arc::clone(&record.facts.series),
+            opened: record.facts.opened,
             age,
             ending: entry.verdict(),
         }

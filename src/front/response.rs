@@ -47,6 +47,7 @@ pub fn log_unserved(connection: &Connection, rejection: Rejection, detail: Optio
     let facts = RequestFacts {
         session: connection.worker.next_session(),
         client: connection.peer,
+        protocol: connection.protocol,
         listener: &connection.counts,
         route: None,
         is_handshake: false,

@@ -13,6 +13,7 @@ use super::log::record::LogRecord;
 use super::recorder::{AccessLogTarget, Recorder};
 use super::series::{EndpointSeries, ListenerSeries, RouteSeries};
 use crate::net::stream::Peer;
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::trace_context::TraceId;
 use crate::streams::exchange::FinishedStream;
@@ -27,6 +28,7 @@ struct Subject<'a> {
     request_id: Option<&'a str>,
     trace: Option<TraceId>,
     client: Peer,
+    protocol: ClientProtocol,
     listener: &'a str,
     route: Option<&'a str>,
 }
@@ -35,12 +37,13 @@ struct Subject<'a> {
 /// separate one.
 macro_rules! event {
     ($recorder:expr, $level:ident, $what:literal, $subject:expr, { $($name:ident = $value:expr,)+ }) => {{
-        let Subject { session, request_id, trace, client, listener, route } = $subject;
+        let Subject { session, request_id, trace, client, protocol, listener, route } = $subject;
         fields!($recorder, $level, $what, {
             session = display(session),
             request_id = request_id,
             trace = trace.map(display),
             client = display(client),
+            protocol = protocol.token(),
             listener = listener,
             route = route,
             $($name = $value,)+
@@ -94,12 +97,13 @@ pub struct TunnelFacts {
 
 impl TunnelFacts {
     /// The subject of a log line, without the fields that are logged only when the tunnel opens.
-    fn subject(&self) -> Subject<'_> {
+    fn subject(&self, protocol: ClientProtocol) -> Subject<'_> {
         Subject {
             session: self.session,
             request_id: None,
             trace: None,
             client: self.client,
+            protocol,
             listener: &self.series.route.listener,
             route: Some(&self.series.route.route),
         }
@@ -115,6 +119,8 @@ impl TunnelFacts {
 /// The facts of a tunnel that are logged only when it opens.
 #[derive(Debug, Clone, Copy)]
 pub struct TunnelOpening<'a> {
+    /// The protocol that the client speaks.
+    pub protocol: ClientProtocol,
     /// The time from the request to the 101.
     pub handshake: Duration,
     /// The request id, if a trusted proxy sent one.
@@ -128,16 +134,14 @@ pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOp
     let EndpointSeries { route, .. } = &*facts.series;
     recorder.counters.tunnels.add(1);
     facts.series.opened.add(1);
-    route
-        .handshakes
-        .at(HandshakeOutcome::Opened as usize)
-        .add(1);
+    let counted = route.handshakes(HandshakeOutcome::Opened, opening.protocol);
+    counted.add(1);
     route.handshake_seconds.observe(opening.handshake);
     let (host, path) = facts.host_and_path();
     let subject = Subject {
         request_id: opening.request_id,
         trace: opening.trace,
-        ..facts.subject()
+        ..facts.subject(opening.protocol)
     };
     event!(recorder, info, "tunnel opened", subject, {
         upstream = &*facts.series.upstream,
@@ -151,7 +155,12 @@ pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOp
 }
 
 /// Records that a tunnel ended.
-pub fn tunnel_ended(recorder: &Recorder, facts: &TunnelFacts, meter: &Meter, finished: Finished) {
+pub fn tunnel_ended(
+    recorder: &Recorder,
+    (facts, protocol): (&TunnelFacts, ClientProtocol),
+    meter: &Meter,
+    finished: Finished,
+) {
     let Finished {
         ended,
         closed,
@@ -169,7 +178,7 @@ pub fn tunnel_ended(recorder: &Recorder, facts: &TunnelFacts, meter: &Meter, fin
     if let Some((side, code)) = closed {
         route.count_close(side, code);
     }
-    event!(recorder, info, "tunnel ended", facts.subject(), {
+    event!(recorder, info, "tunnel ended", facts.subject(protocol), {
         upstream = &*facts.series.upstream,
         endpoint = &*facts.series.endpoint,
         reason = ended.token(),
@@ -191,6 +200,8 @@ pub struct StreamFacts<'a> {
     pub session: SessionId,
     /// The client.
     pub client: Peer,
+    /// The protocol that it speaks.
+    pub protocol: ClientProtocol,
     /// The series of its listener, route and endpoint.
     pub series: &'a EndpointSeries,
     /// When the request head had been received.
@@ -222,6 +233,7 @@ pub fn stream_ended(recorder: &Recorder, facts: StreamFacts<'_>, finished: Finis
         request_id: None,
         trace: None,
         client: facts.client,
+        protocol: facts.protocol,
         listener: &route.listener,
         route: Some(&route.route),
     };
@@ -244,6 +256,8 @@ pub struct RequestFacts<'a> {
     pub session: SessionId,
     /// The client.
     pub client: Peer,
+    /// The protocol that it speaks.
+    pub protocol: ClientProtocol,
     /// The series of its listener.
     pub listener: &'a ListenerSeries,
     /// The route, if one matched.
@@ -271,6 +285,7 @@ impl<'a> RequestFacts<'a> {
             request_id: self.request_id,
             trace: self.trace,
             client: self.client,
+            protocol: self.protocol,
             listener: &self.listener.name,
             route: self.route,
         }
@@ -285,10 +300,8 @@ impl<'a> RequestFacts<'a> {
 /// Records that a client disconnected before its handshake was answered.
 pub fn handshake_abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
     let route = facts.counted();
-    route
-        .handshakes
-        .at(HandshakeOutcome::Abandoned as usize)
-        .add(1);
+    let counted = route.handshakes(HandshakeOutcome::Abandoned, facts.protocol);
+    counted.add(1);
     event!(recorder, info, "handshake abandoned", facts.subject(), {
         host = facts.host,
         path = facts.path,
@@ -330,10 +343,8 @@ fn rejected_with(
         Rejection::VersionUnsupported | Rejection::KeyInvalid | Rejection::HandshakeBody
     );
     if facts.is_handshake || broken {
-        route
-            .handshakes
-            .at(HandshakeOutcome::Rejected as usize)
-            .add(1);
+        let counted = route.handshakes(HandshakeOutcome::Rejected, facts.protocol);
+        counted.add(1);
     }
     macro_rules! rejected {
         ($level:ident) => {
@@ -383,10 +394,8 @@ pub fn response_sent(
     let route = facts.counted();
     route.count_response(status);
     if facts.is_handshake {
-        route
-            .handshakes
-            .at(HandshakeOutcome::Declined as usize)
-            .add(1);
+        let counted = route.handshakes(HandshakeOutcome::Declined, facts.protocol);
+        counted.add(1);
     }
     event!(recorder, info, "request", facts.subject(), {
         upstream = endpoint.map(|endpoint| &*endpoint.upstream),

@@ -11,6 +11,7 @@ use super::labels::{
 };
 use super::traffic::Traffic;
 use crate::net::tls_failure::TlsFailure;
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::protocol::rejection::Rejection;
 use crate::streams::ended::StreamEnded;
 use crate::tunnel::ended::Ended;
@@ -69,6 +70,10 @@ pub struct ListenerSeries {
     pub tls_failures: CounterArray<{ TlsFailure::ALL.len() }>,
     /// Connections that were ended and streams that were reset in HTTP/2, by reason.
     pub http2_resets: CounterArray<{ Http2Reset::ALL.len() }>,
+    /// Connections that speak HTTP/2.
+    pub http2_connections: Counter,
+    /// Connections that spoke HTTP/2 and are closed.
+    pub http2_closed: Counter,
     /// The routes of the listener.
     pub routes: Labelled<Arc<str>, RouteSeries>,
 }
@@ -85,6 +90,8 @@ impl ListenerSeries {
             tls: CounterArray::default(),
             tls_failures: CounterArray::default(),
             http2_resets: CounterArray::default(),
+            http2_connections: Counter::default(),
+            http2_closed: Counter::default(),
             routes: Labelled::default(),
         }
     }
@@ -133,8 +140,8 @@ pub struct RouteSeries {
     pub listener: Arc<str>,
     /// The name of the route; empty for requests that matched none.
     pub route: Arc<str>,
-    /// WebSocket handshakes, by outcome.
-    pub handshakes: CounterArray<{ HandshakeOutcome::ALL.len() }>,
+    /// WebSocket handshakes, by protocol and outcome.
+    handshakes: [CounterArray<{ HandshakeOutcome::ALL.len() }>; ClientProtocol::ALL.len()],
     /// Handshakes accepted only because of `handshake = "lenient"`.
     pub excused: Counter,
     /// The time from a handshake's request to its 101.
@@ -156,11 +163,21 @@ pub struct RouteSeries {
 }
 
 impl RouteSeries {
+    /// WebSocket handshakes with this outcome, of clients that speak this protocol.
+    pub fn handshakes(&self, outcome: HandshakeOutcome, protocol: ClientProtocol) -> &Counter {
+        let [http1, http2] = &self.handshakes;
+        let counters = match protocol {
+            ClientProtocol::Http1 => http1,
+            ClientProtocol::Http2 => http2,
+        };
+        counters.at(outcome as usize)
+    }
+
     fn new(listener: Arc<str>, route: Arc<str>) -> Self {
         Self {
             listener,
             route,
-            handshakes: CounterArray::default(),
+            handshakes: Default::default(),
             excused: Counter::default(),
             handshake_seconds: Histogram::new(&LATENCY_SECONDS),
             rejections: CounterArray::default(),

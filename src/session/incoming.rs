@@ -152,6 +152,7 @@ impl<'a> IncomingRequest<'a> {
         RequestFacts {
             session: self.session,
             client: self.client.logged_as(),
+            protocol: self.connection.protocol,
             listener: &self.connection.counts,
             route: self.route.get().map(|route| &*route.settings.name),
             is_handshake: self.is_handshake.get(),

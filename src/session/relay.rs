@@ -83,6 +83,7 @@ pub fn relay(
         &worker.recorder,
         &record.facts,
         TunnelOpening {
+            protocol: connection.protocol,
             handshake: opening.handshake,
             request_id: opening.request_id.as_deref(),
             trace: opening.trace,
@@ -188,7 +189,8 @@ impl Future for Relay {
             facts.series.traffic.add_live(self.tunnel.meter());
         }
         passive_health::ended(&self.worker, facts, endpoint, finished);
-        access_log::tunnel_ended(&self.worker.recorder, facts, self.tunnel.meter(), finished);
+        let named = (facts, self.record.protocol());
+        access_log::tunnel_ended(&self.worker.recorder, named, self.tunnel.meter(), finished);
         Poll::Ready(())
     }
 }

@@ -11,6 +11,7 @@ use crate::net::stream::Peer;
 use crate::observe::access_log::{self, RequestFacts, SessionId, StreamFacts};
 use crate::observe::recorder::Recorder;
 use crate::observe::series::{EndpointSeries, ListenerSeries};
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::protocol::target::Target;
 use crate::streams::exchange::{FinishedStream, StreamOwner};
 use crate::upstream::endpoint::EndpointState;
@@ -23,6 +24,8 @@ pub struct StreamRecord {
     pub session: SessionId,
     /// The client.
     pub client: Peer,
+    /// The protocol that it speaks.
+    pub protocol: ClientProtocol,
     /// The requested host and path, without the query, which may contain secrets.
     pub target: Box<str>,
     /// The hash of the client's subject, if one was established.
@@ -49,6 +52,7 @@ impl StreamRecord {
         Self {
             session: facts.session,
             client: facts.client,
+            protocol: facts.protocol,
             target: [target.host(), target.path()].concat().into(),
             subject: None,
             started: facts.started,
@@ -114,6 +118,7 @@ impl StreamOwner for StreamRecord {
         let facts = StreamFacts {
             session: self.session,
             client: self.client,
+            protocol: self.protocol,
             series: &series,
             started: self.started,
         };

@@ -7,6 +7,7 @@ use super::shared_connection::StreamPlace;
 use crate::net::admission::ConnectionPermit;
 use crate::observe::access_log::TunnelFacts;
 use crate::observe::series::OpenConnection;
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::tunnel::side::Side;
 use crate::tunnel::table::TunnelOwner;
 use crate::upstream::endpoint::{EndpointState, Lease};
@@ -33,6 +34,14 @@ pub(super) enum TunnelClient {
 }
 
 impl TunnelRecord {
+    /// The protocol that the client speaks.
+    pub fn protocol(&self) -> ClientProtocol {
+        match self.client {
+            TunnelClient::Connection { .. } => ClientProtocol::Http1,
+            TunnelClient::Stream(_) => ClientProtocol::Http2,
+        }
+    }
+
     /// The endpoint that the tunnel leads to.
     pub fn endpoint(&self) -> &EndpointState {
         self.lease.endpoint()

@@ -88,6 +88,9 @@ pub struct TunnelInfo {
     pub id: TunnelId,
     /// The client's address.
     pub client: String,
+    /// The protocol that it speaks: `http/1.1` or `h2`.
+    #[serde(default)] // not of version 0.1.0
+    pub protocol: String,
     /// The listener that accepted it.
     pub listener: String,
     /// The route that it matched.
@@ -162,6 +165,7 @@ impl TunnelInfo {
             kind: tunnel.reference.kind,
             id: TunnelId(tunnel.reference.session),
             client: tunnel.client.to_string(),
+            protocol: tunnel.protocol.token().to_owned(),
             listener: tunnel.series.route.listener.to_string(),
             route: tunnel.series.route.route.to_string(),
             upstream: tunnel.series.upstream.to_string(),

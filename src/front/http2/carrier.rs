@@ -49,6 +49,7 @@ const UNANSWERED_TIME: Duration = Duration::from_secs(10);
 
 impl Carrier {
     pub(super) fn new(connection: Connection, guards: CarrierGuards) -> Self {
+        connection.counts.http2_connections.add(1);
         Self {
             connection,
             shared: Rc::default(),
@@ -132,6 +133,12 @@ impl Carrier {
             unanswered.count = 0;
         }
         is_abused
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        self.connection.counts.http2_closed.add(1);
     }
 }
 

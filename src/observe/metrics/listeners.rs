@@ -7,6 +7,7 @@ use crate::net::tls_failure::TlsFailure;
 use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::labels::{Http2Reset, RefusedConnection, TLS};
 use crate::observe::series::ListenerSeries;
+use crate::protocol::client_protocol::ClientProtocol;
 
 pub(super) fn write_drained(metrics: &mut Exposition, drained: &[(Arc<str>, bool)]) {
     let help = "1 while a listener is drained by an operator and accepts nothing.";
@@ -21,8 +22,19 @@ pub(super) fn write_listeners(metrics: &mut Exposition, gathered: &Gathered) {
     let help = "Open client connections, tunnels included.";
     metrics.family("tidegate_connections_open", MetricKind::Gauge, help);
     for ([listener], series) in &listeners {
-        let open = open(series, |it| it.connections.get(), |it| it.closed.get());
-        metrics.sample(&[("listener", listener)], open);
+        let all = open(series, |it| it.connections.get(), |it| it.closed.get());
+        let http2 = |it: &ListenerSeries| it.http2_connections.get();
+        let open_http2 = open(series, http2, |it| it.http2_closed.get());
+        let labels =
+            |protocol: ClientProtocol| [("listener", *listener), ("protocol", protocol.token())];
+        metrics.sample(
+            &labels(ClientProtocol::Http1),
+            all.saturating_sub(open_http2),
+        );
+        // Most listeners do not offer it.
+        if sum(series, http2) > 0 {
+            metrics.sample(&labels(ClientProtocol::Http2), open_http2);
+        }
     }
     let help = "Client connections accepted.";
     metrics.family("tidegate_connections_total", MetricKind::Counter, help);

@@ -7,12 +7,18 @@ use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::histogram::{HistogramSum, LATENCY_SECONDS};
 use crate::observe::labels::HandshakeOutcome;
 use crate::observe::series::RouteSeries;
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::protocol::rejection::Rejection;
 
 pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
     let by_listener = gathered.by_listener_and_route();
     write_handshakes(metrics, &by_listener, &gathered.by_route());
     write_responses(metrics, &by_listener);
+}
+
+fn by_outcome() -> impl Iterator<Item = (HandshakeOutcome, ClientProtocol)> {
+    let outcomes = HandshakeOutcome::ALL.iter();
+    outcomes.flat_map(|outcome| ClientProtocol::ALL.map(|protocol| (*outcome, protocol)))
 }
 
 fn write_handshakes(
@@ -23,13 +29,18 @@ fn write_handshakes(
     let help = "WebSocket handshakes, by outcome.";
     metrics.family("tidegate_handshakes_total", MetricKind::Counter, help);
     for ([listener, route], series) in by_listener {
-        for outcome in HandshakeOutcome::ALL {
-            let total = sum(series, |it| it.handshakes.at(*outcome as usize).get());
+        for (outcome, protocol) in by_outcome() {
+            let total = sum(series, |it| it.handshakes(outcome, protocol).get());
+            // Most listeners do not offer it.
+            if total == 0 && protocol == ClientProtocol::Http2 {
+                continue;
+            }
             metrics.sample(
                 &[
                     ("listener", listener),
                     ("route", route),
                     ("outcome", outcome.token()),
+                    ("protocol", protocol.token()),
                 ],
                 total,
             );

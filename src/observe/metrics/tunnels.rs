@@ -6,6 +6,7 @@ use crate::observe::histogram::{HistogramSum, LATENCY_SECONDS, LIFETIME_SECONDS}
 use crate::observe::labels::{CLOSE_CODES, HandshakeOutcome};
 use crate::observe::series::{EndpointSeries, RouteSeries};
 use crate::observe::traffic::TrafficKind;
+use crate::protocol::client_protocol::ClientProtocol;
 use crate::streams::ended::StreamEnded;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
@@ -13,7 +14,10 @@ use crate::tunnel::side::Side;
 pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
     let help = "Live tunnels.";
     metrics.family("tidegate_tunnels_open", MetricKind::Gauge, help);
-    let opened = |it: &RouteSeries| it.handshakes.at(HandshakeOutcome::Opened as usize).get();
+    let opened = |it: &RouteSeries| {
+        let opened = |protocol| it.handshakes(HandshakeOutcome::Opened, protocol).get();
+        ClientProtocol::ALL.into_iter().map(opened).sum::<u64>()
+    };
     for ([listener, route], series) in &gathered.by_listener_and_route() {
         if !route.is_empty() {
             let open = open(series, opened, |it| it.ended.get());
