@@ -51,11 +51,9 @@ fn settings(timeouts: ListenerTimeouts) -> ListenerSettings {
 
 #[test]
 fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .unwrap();
-    runtime.block_on(async {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(LocalOptions::default());
+    runtime.unwrap().block_on(async {
         let echo = Echo::with("echo", Unit::Bytes, None).await;
         let config = parsed(&simple(&[echo.address]));
         let shared = Arc::new(Shared::new(
