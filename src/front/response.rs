@@ -23,6 +23,10 @@ use crate::streams::body::{BodyBroken, StreamBody};
 const REASON: HeaderName = HeaderName::from_static("tidegate-reason");
 
 /// What a client gets for its request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are responses, and each is taken apart at once"
+)]
 pub enum Answer {
     /// A response.
     Response(Response<Content>),
