@@ -88,18 +88,14 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         let http = Rc::downgrade(&connection);
         let admission = Arc::<Admission>::default();
         admission.set_limit(10);
-        let permit = Arc::new(WorkerLoad::new(Arc::clone(&admission)))
-            .admit()
-            .unwrap();
-        let connected = connection.counts.open_connection();
+        let load = Arc::new(WorkerLoad::new(Arc::clone(&admission)));
+        let permit = load.admit().unwrap();
+        let side = ClientSide::Connection(connection.counts.open_connection());
         let stream = Stream::Plain(Socket::Tcp(accepted));
         worker.tasks.spawn(front::http::serve(
             connection,
             stream,
-            ConnectionGuards {
-                permit,
-                side: ClientSide::Connection(connected),
-            },
+            ConnectionGuards { permit, side },
             tokio::time::Instant::now(),
         ));
 

@@ -107,6 +107,7 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         }
         R::NameUnresolved | R::EndpointUnknown | R::CredentialRevoked => return None,
         R::HandshakeRate | R::DescriptorsExhausted | R::AuthBusy => return None,
+        // Over HTTP/2: see `http2_rules`, `http2` and `http2_drains`.
         R::ProtocolUnsupported | R::AddressFull | R::ListenerFull | R::Draining => return None,
     })
 }
@@ -277,7 +278,7 @@ async fn every_rejection_has_the_same_reason_everywhere() {
             scenes.push((*rejection, scene));
         }
     }
-    assert_eq!(scenes.len(), Rejection::ALL.len() - 10);
+    assert_eq!(scenes.len(), Rejection::ALL.len() - 14);
     while !scenes.is_empty() {
         let some = scenes.split_off(scenes.len().saturating_sub(8));
         join_all(
