@@ -94,20 +94,14 @@ fn routes(echo: &Echo, dead: std::net::SocketAddr) -> String {
     .concat()
 }
 
-#[tokio::test]
-async fn handshakes_have_one_verdict() {
-    let echo = Echo::start("echo").await;
-    let dead = unused_address().await;
-    let (authority, folder) = Authority::with_certificate();
-    crate::harness::certificates::write(&folder.path().join("jwt.key"), &"7".repeat(64));
-    let proxy = H2Proxy::start_in(authority, folder, &routes(&echo, dead)).await;
-    let mut client = proxy.client().await;
+/// Handshakes, and their verdicts: status and reason.
+fn cases() -> Vec<(Asked, (u16, &'static str))> {
     let other_host = Asked {
         host: "other.example.com",
         ..asked("/chat", &[VERSION])
     };
     let opens = (101, "");
-    for (asked, (status, reason)) in [
+    vec![
         (asked("/chat", &[VERSION]), opens),
         (asked("/chat", &[]), (426, "websocket-version")),
         (
@@ -158,7 +152,18 @@ async fn handshakes_have_one_verdict() {
         ),
         (asked("/dead", &[VERSION]), (503, "connect-failed")),
         (asked("/pages", &[VERSION]), (404, "no-route")),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn handshakes_have_one_verdict() {
+    let echo = Echo::start("echo").await;
+    let dead = unused_address().await;
+    let (authority, folder) = Authority::with_certificate();
+    crate::harness::certificates::write(&folder.path().join("jwt.key"), &"7".repeat(64));
+    let proxy = H2Proxy::start_in(authority, folder, &routes(&echo, dead)).await;
+    let mut client = proxy.client().await;
+    for (asked, (status, reason)) in cases() {
         let expected = (status, (!reason.is_empty()).then(|| reason.to_owned()));
         let what = format!("{}{} {:?}", asked.host, asked.path, asked.fields);
         assert_eq!(asked.over_http1(&proxy).await, expected, "HTTP/1.1: {what}");
