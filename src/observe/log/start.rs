@@ -3,8 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::fields::Fields;
 use super::sink::Sink;
@@ -52,14 +54,25 @@ pub fn start(log: Log) -> io::Result<Logging> {
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .with_writer(lines.clone());
     let _ = match log.format {
-        LogFormat::Text => builder.fmt_fields(Fields).try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init(),
+        LogFormat::Text => {
+            let lines = builder.fmt_fields(Fields).finish();
+            lines.with(targets(log.level)).try_init()
+        }
+        LogFormat::Json => {
+            let lines = builder.json().flatten_event(true).with_current_span(false);
+            lines.finish().with(targets(log.level)).try_init()
+        }
     };
     Ok(Logging { lines, dropped })
+}
+
+/// What is logged. A client can have h2 warn with every frame that it sends, so that is for those who debug.
+fn targets(of: LogLevel) -> Targets {
+    let h2 = match of {
+        LogLevel::Error | LogLevel::Warn | LogLevel::Info => LevelFilter::OFF,
+        LogLevel::Debug | LogLevel::Trace => level(of),
+    };
+    Targets::new().with_default(level(of)).with_target("h2", h2)
 }
 
 fn level(level: LogLevel) -> LevelFilter {
@@ -69,5 +82,23 @@ fn level(level: LogLevel) -> LevelFilter {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing::Level;
+
+    #[test]
+    fn a_client_cannot_have_h2_fill_the_log() {
+        for (level, is_logged) in [(LogLevel::Info, false), (LogLevel::Debug, true)] {
+            let logged = targets(level);
+            assert_eq!(
+                logged.would_enable("h2::proto::ping_pong", &Level::WARN),
+                is_logged
+            );
+            assert!(logged.would_enable("tidegate::front::http2", &Level::WARN));
+        }
     }
 }
