@@ -90,6 +90,7 @@ async fn connected(
         ping: ClientPing::new(served.ping_pong(), heard),
         served,
         stage: ConnectionStage::Open,
+        turn: None,
         idle_since: Some(since),
         oldest,
     }
@@ -134,11 +135,21 @@ fn builder(connection: &Connection, settings: Http2) -> Builder {
 enum ConnectionStage {
     /// It serves.
     Open,
-    /// A drain has begun, or the connection has reached its age. It serves as before until its tunnels have ended: a
-    /// browser that gets a GOAWAY may end all of them at once.
+    /// A drain has begun, or the connection has reached its age. It serves as before until its turn. A browser that
+    /// gets a GOAWAY may end all its tunnels at once, so that their Close frames come first. Nor may the GOAWAY be late: a
+    /// page that has lost its tunnel opens the next one at once, on this connection if it is still there.
     Ending,
     /// It has sent a GOAWAY, and serves what it has begun.
     Going { since: Instant },
+}
+
+/// Closes all tunnels of a connection, unless they are being closed already.
+fn close_tunnels(carrier: &Carrier, message: &Rc<CloseMessage>) {
+    let tunnels = &carrier.connection.worker.tunnels;
+    for (session, place) in carrier.shared.tunnels() {
+        let is_it = |record: &TunnelRecord| record.facts.session == session;
+        tunnels.close(place, message, is_it);
+    }
 }
 
 /// Drives a connection.
@@ -147,6 +158,8 @@ struct Driver<'a> {
     served: Served,
     ping: ClientPing,
     stage: ConnectionStage,
+    /// What closes its tunnels, once its turn in a drain has come.
+    turn: Option<Rc<CloseMessage>>,
     /// Since when the connection has carried nothing.
     idle_since: Option<Instant>,
     /// When it reaches its age.
@@ -184,6 +197,7 @@ impl Driver<'_> {
                     let stream = stream::serve(Rc::clone(self.carrier), opened?);
                     connection.worker.tasks.spawn(TurnTask::new(stream));
                 }
+                // After the connection has sent what the tunnels have written: a GOAWAY follows their Close frames.
                 () = self.carrier.shared.changed() => {}
                 () = alarm.as_mut() => {
                     if self.is_over() {
@@ -207,13 +221,22 @@ impl Driver<'_> {
             && self.stage != ConnectionStage::Open
         {
             // The drain has closed one of them: this is the connection's turn.
-            self.close_tunnels(&message);
+            self.turn = Some(message);
         }
-        if self.stage == ConnectionStage::Ending && shared.open_tunnels() == 0 {
+        let may_go = match &self.turn {
+            Some(message) => {
+                // Those of handshakes that were in progress, too: nothing else would close them soon.
+                close_tunnels(self.carrier, message);
+                shared.has_closed_all()
+            }
+            None => shared.open_tunnels() == 0 && !self.carrier.has_handshake(),
+        };
+        if self.stage == ConnectionStage::Ending && may_go {
             self.stage = ConnectionStage::Going {
                 since: Instant::now(),
             };
             self.served.graceful_shutdown();
+            self.carrier.go();
         }
         if self.carrier.take_abuse() {
             self.carrier.count_reset(Http2Reset::Unanswered);
@@ -223,16 +246,6 @@ impl Driver<'_> {
             false => self.idle_since = None,
             true if self.idle_since.is_none() => self.idle_since = Some(Instant::now()),
             true => {}
-        }
-    }
-
-    /// Closes the tunnels of the connection, and has no further one opened.
-    fn close_tunnels(&self, message: &Rc<CloseMessage>) {
-        self.carrier.take_no_tunnels();
-        let tunnels = &self.carrier.connection.worker.tunnels;
-        for (session, place) in self.carrier.shared.tunnels() {
-            let is_it = |record: &TunnelRecord| record.facts.session == session;
-            tunnels.close(place, message, is_it);
         }
     }
 
@@ -266,12 +279,13 @@ impl Driver<'_> {
             && self.ping.finds_dead(times, now)
         {
             self.carrier.count_reset(Http2Reset::DeadClient);
-            self.close_tunnels(&Rc::new(CloseMessage::standard(Ended::DeadClient)));
+            let message = Rc::new(CloseMessage::standard(Ended::DeadClient));
+            close_tunnels(self.carrier, &message);
             return true;
         }
         if has_come(self.serves_until()) {
             self.begin_end();
-            self.close_tunnels(&Rc::new(CloseMessage::standard(Ended::MaxAge)));
+            self.turn = Some(Rc::new(CloseMessage::standard(Ended::MaxAge)));
         }
         if has_come(self.idle_until()) {
             if matches!(self.stage, ConnectionStage::Going { .. }) {

@@ -171,19 +171,15 @@ impl Future for Relay {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let finished = ready!(Pin::new(&mut self.tunnel).poll(cx));
-        let TunnelRecord {
-            facts,
-            lease,
-            client,
-            ..
-        } = &*self.record;
-        let endpoint = lease.endpoint();
-        if let TunnelClient::Stream(place) = client
-            && let Some(message) = self.tunnel.close_message()
+        let polled = Pin::new(&mut self.tunnel).poll(cx);
+        if let TunnelClient::Stream(place) = &self.record.client
+            && let Some(message) = self.tunnel.sent_close()
         {
             place.closed_with(message);
         }
+        let finished = ready!(polled);
+        let TunnelRecord { facts, lease, .. } = &*self.record;
+        let endpoint = lease.endpoint();
         if self.tunnel.is_unseen() {
             // A sum of all traffic is being formed, which will not find it any more.
             facts.series.traffic.add_live(self.tunnel.meter());

@@ -3,7 +3,8 @@
 //!
 //! A drain is paced by connection: a browser that has lost one of its tunnels opens the next on the connection that
 //! it has, which must not take it any more. So the first tunnel that a drain closes brings the turn of its
-//! connection, and all others on it are closed with the same message. `front/http2` does that.
+//! connection, and all others on it are closed with the same message, before any client can have answered.
+//! `front/http2` does that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,8 +19,7 @@ use crate::tunnel::ended::CloseMessage;
 /// What the sessions of one HTTP/2 connection share.
 #[derive(Debug, Default)]
 pub struct SharedConnection {
-    /// The open tunnels, and their places in the table of their worker.
-    tunnels: RefCell<HashMap<SessionId, usize>>,
+    tunnels: RefCell<HashMap<SessionId, OpenTunnel>>,
     turn: RefCell<Option<Rc<CloseMessage>>>,
     /// When the client is asked whether it is there, by the routes of its tunnels.
     ping: Cell<Option<PingConfig>>,
@@ -37,8 +37,16 @@ impl SharedConnection {
         let tunnels = self.tunnels.borrow();
         tunnels
             .iter()
-            .map(|(session, place)| (*session, *place))
+            .map(|(session, tunnel)| (*session, tunnel.place))
             .collect()
+    }
+
+    /// Whether all that are open are being closed on purpose, and their clients have got the Close.
+    pub fn has_closed_all(&self) -> bool {
+        self.tunnels
+            .borrow()
+            .values()
+            .all(|tunnel| tunnel.is_closed)
     }
 
     /// Waits until a tunnel has ended, or something else is [noted](Self::note_change).
@@ -51,7 +59,7 @@ impl SharedConnection {
         self.changed.notify_one();
     }
 
-    /// The message of the first tunnel that was closed on purpose, once: then the connection's turn has come, if it
+    /// The message of the last tunnel that was closed on purpose, once: then the connection's turn has come, if it
     /// is in a drain.
     pub fn take_turn(&self) -> Option<Rc<CloseMessage>> {
         self.turn.take()
@@ -85,6 +93,14 @@ impl SharedConnection {
     }
 }
 
+#[derive(Debug)]
+struct OpenTunnel {
+    /// Its place in the table of its worker.
+    place: usize,
+    /// Whether it has sent its client a Close that was sent on purpose.
+    is_closed: bool,
+}
+
 /// The place of a tunnel among those of its connection, until it ends.
 #[derive(Debug)]
 pub(super) struct StreamPlace {
@@ -96,12 +112,19 @@ impl StreamPlace {
     /// Notes the tunnel's place in the table of its worker.
     pub(super) fn entered(&self, place: usize) {
         let mut tunnels = self.shared.tunnels.borrow_mut();
-        tunnels.insert(self.session, place);
+        let is_closed = false;
+        tunnels.insert(self.session, OpenTunnel { place, is_closed });
     }
 
-    /// Notes that the tunnel was closed on purpose, with this message.
+    /// Notes that the client has got this Close, or gets none.
     pub(super) fn closed_with(&self, message: Rc<CloseMessage>) {
-        self.shared.turn.replace(Some(message));
+        let mut tunnels = self.shared.tunnels.borrow_mut();
+        if let Some(tunnel) = tunnels.get_mut(&self.session)
+            && !std::mem::replace(&mut tunnel.is_closed, true)
+        {
+            self.shared.turn.replace(Some(message));
+            self.shared.changed.notify_one();
+        }
     }
 }
 

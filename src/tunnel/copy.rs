@@ -90,9 +90,10 @@ impl<O: TunnelOwner> Tunnel<O> {
         &self.slot.entry().meter
     }
 
-    /// What the Close frame said, if the tunnel was closed on purpose.
-    pub fn close_message(&self) -> Option<std::rc::Rc<CloseMessage>> {
-        self.slot.close_message()
+    /// What our Close said, if the tunnel was closed on purpose and none is left to send to the client.
+    pub fn sent_close(&self) -> Option<std::rc::Rc<CloseMessage>> {
+        let is_sent = self.to_client.is_clear() && self.forwarder.has_sent_close(Side::Client);
+        is_sent.then(|| self.slot.close_message()).flatten()
     }
 
     /// Whether a sum over all tunnels is being formed that has not seen this one.
@@ -265,8 +266,7 @@ impl<O: TunnelOwner> Tunnel<O> {
     fn finish(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<Finished> {
         let verdict = self.slot.entry().verdict();
         match ended {
-            // The kernel would keep its full send buffer for a peer that does not read, for
-            // minutes.
+            // The kernel would keep its full send buffer for a peer that does not read.
             Ended::SlowClient => self.client.reset_on_close(),
             Ended::SlowUpstream => self.endpoint.reset_on_close(),
             _ if verdict == Some(Ended::MemoryFull) => {

@@ -157,6 +157,11 @@ impl Forwarder {
         self.framing.has_closed()
     }
 
+    /// Whether we have ended the tunnel, and no Close is left to send to `side`.
+    pub fn has_sent_close(&self, side: Side) -> bool {
+        self.framing.has_sent_close(side)
+    }
+
     /// Whether closing the tunnel in order waits for a message under way: see
     /// [`Framing::waits_for_message`].
     pub fn waits_for_message(&self) -> bool {

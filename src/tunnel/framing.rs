@@ -213,6 +213,11 @@ impl Framing {
                 .all(|side| !self.is_close_due(side) && !self.is_close_awaited(side))
     }
 
+    /// Whether we have begun to close the tunnel, and no Close is left to send to `side`.
+    pub fn has_sent_close(&self, side: Side) -> bool {
+        self.closing && !self.is_close_due(side)
+    }
+
     /// Whether both sides have sent a Close that passed.
     pub fn has_passed_both_closes(&self) -> bool {
         self.from_client.closed && self.from_endpoint.closed

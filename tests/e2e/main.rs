@@ -41,6 +41,7 @@ mod http;
 mod http2;
 mod http2_abuse;
 mod http2_drains;
+mod http2_goaway;
 mod http2_neighbours;
 mod http2_requests;
 mod http2_rules;

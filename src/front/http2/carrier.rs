@@ -29,7 +29,10 @@ pub(super) struct Carrier {
     /// Streams that have a task: tunnels have one of their own and are not among them.
     streams: Cell<usize>,
     has_had_stream: Cell<bool>,
-    takes_tunnels: Cell<bool>,
+    /// Handshakes in progress.
+    handshakes: Cell<usize>,
+    /// Whether the client is being sent a GOAWAY.
+    is_going: Cell<bool>,
     unanswered: RefCell<UnansweredStreams>,
 }
 
@@ -56,7 +59,8 @@ impl Carrier {
             guards,
             streams: Cell::new(0),
             has_had_stream: Cell::new(false),
-            takes_tunnels: Cell::new(true),
+            handshakes: Cell::new(0),
+            is_going: Cell::new(false),
             unanswered: RefCell::new(UnansweredStreams {
                 since: Instant::now(),
                 count: 0,
@@ -100,14 +104,25 @@ impl Carrier {
         self.has_had_stream.get()
     }
 
-    /// Whether a tunnel may still be opened.
-    pub(super) fn takes_tunnels(&self) -> bool {
-        self.takes_tunnels.get()
+    /// Counts a handshake until the guard is dropped.
+    pub(super) fn begin_handshake(self: &Rc<Self>) -> HandshakeGuard {
+        self.handshakes.set(self.handshakes.get() + 1);
+        HandshakeGuard(Rc::clone(self))
     }
 
-    /// Has no further tunnel opened: those that are open are being closed.
-    pub(super) fn take_no_tunnels(&self) {
-        self.takes_tunnels.set(false);
+    /// Whether a handshake is in progress.
+    pub(super) fn has_handshake(&self) -> bool {
+        self.handshakes.get() > 0
+    }
+
+    /// Whether the client is being sent a GOAWAY.
+    pub(super) fn is_going(&self) -> bool {
+        self.is_going.get()
+    }
+
+    /// Notes that the client is being sent a GOAWAY.
+    pub(super) fn go(&self) {
+        self.is_going.set(true);
     }
 
     /// Notes that a stream ended before it had a response.
@@ -152,5 +167,17 @@ impl Drop for StreamGuard {
         if self.0.is_idle() {
             self.0.shared.note_change();
         }
+    }
+}
+
+/// Counts a handshake of a connection.
+#[derive(Debug)]
+pub(super) struct HandshakeGuard(Rc<Carrier>);
+
+impl Drop for HandshakeGuard {
+    fn drop(&mut self) {
+        self.0.handshakes.set(self.0.handshakes.get() - 1);
+        // A connection that is to go may have waited for it, and closes the tunnel that it has become.
+        self.0.shared.note_change();
     }
 }

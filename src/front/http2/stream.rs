@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::CONTENT_LENGTH;
@@ -38,6 +39,11 @@ pub(super) async fn serve(carrier: Rc<Carrier>, (request, mut respond): OpenedSt
     let connection = carrier.connection.stream();
     let (mut parts, recv) = request.into_parts();
     let is_head = parts.method == Method::HEAD;
+    if parts.extensions.get::<Protocol>().is_some() && carrier.is_going() {
+        // The client did not know yet. It may open the tunnel on another connection by itself (RFC 9113 section 8.7).
+        response::log_unserved(&connection, Rejection::Draining, None);
+        return respond.send_reset(Reason::REFUSED_STREAM);
+    }
     let reason_header = connection.worker.snapshot().server.reason_header;
     let (guards, kind) = match admit(&carrier, &mut parts, &recv) {
         Ok(admitted) => admitted,
@@ -49,6 +55,7 @@ pub(super) async fn serve(carrier: Rc<Carrier>, (request, mut respond): OpenedSt
                 .await;
         }
     };
+    let handshake = (kind == StreamKind::WebSocket).then(|| carrier.begin_handshake());
     let (body, mut receiving) = match kind {
         StreamKind::WebSocket => (
             ClientBody::Empty,
@@ -90,6 +97,7 @@ pub(super) async fn serve(carrier: Rc<Carrier>, (request, mut respond): OpenedSt
             open_tunnel(&connection, *opening, respond, receiver, guards);
         }
         (Answer::Response(response), receiving) => {
+            drop(handshake);
             let sending = Sending::begin(response, is_head, &mut respond);
             sending.finish(&connection, Some(receiving)).await;
         }
@@ -111,9 +119,6 @@ fn admit(
         if recv.is_end_stream() {
             // There is nothing that such a client could say.
             return Err(Rejection::BadRequest);
-        }
-        if !carrier.takes_tunnels() {
-            return Err(Rejection::Draining);
         }
         // A tunnel counts as the connection that it would be without HTTP/2.
         let settings = connection.listener.settings.load();
