@@ -104,6 +104,16 @@ const page = () => {
 /** All connections that a browser has made, by what it has asked for. */
 const clients = (proxy) => new Set(proxy.logged().filter((line) => line.client).map((line) => line.client))
 
+/**
+ * Requires that no request has failed. Chromium fails those that it is about to send in the moment in which a GOAWAY
+ * comes, whatever that says (ERR_FAILED for a stream without a number yet): there are three requests at a time.
+ */
+function noneFailed(name, failed) {
+  const numbers = failed.map(([number]) => number)
+  const isOneMoment = Math.max(...numbers) - Math.min(...numbers) <= 2
+  if (failed.length > 0 && !(name === 'Chromium' && isOneMoment)) throw new Error(`failed: ${JSON.stringify(failed)}`)
+}
+
 async function checkBrowser(check, name, openPage, { tidegate, isSmoke }) {
   const endpoint = await startEndpoint({ '/': `<!DOCTYPE html><title>page</title><script>(${page})()</script>` })
   const proxy = await startProxy(tidegate, endpoint)
@@ -146,7 +156,8 @@ async function checkBrowser(check, name, openPage, { tidegate, isSmoke }) {
     const before = (await state()).requests
     await until('further requests', async () => (await state()).requests > before + 100)
     const seen = await state()
-    equal(JSON.stringify([seen.failed, seen.closes, seen.notOpened]), '[[],[1012,1012,1012],0]', 'failed requests and tunnels')
+    noneFailed(name, seen.failed)
+    equal(JSON.stringify([seen.closes, seen.notOpened]), '[[1012,1012,1012],0]', 'tunnels')
   })
   await browser.close()
   const stopped = await startProxy(tidegate, endpoint)
