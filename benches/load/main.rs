@@ -17,9 +17,11 @@
 )]
 
 mod backend;
+mod http2;
 mod identities;
 mod measure;
 mod memory;
+mod multiplexed;
 mod operators;
 mod relay;
 mod reload;

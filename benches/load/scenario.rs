@@ -7,11 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::backend::{self, ACKNOWLEDGED};
+use super::http2::{self, Sharing};
 use super::memory::Holding;
 use super::rig::client::{Client, Security, Tunnel, frame};
 use super::rig::peer::Peer;
 use super::rig::runtime;
-use super::target::Target;
+use super::target::{Target, Tuning};
 use super::{identities, measure, memory, operators, reload, storm};
 
 /// The size of a run.
@@ -22,7 +23,7 @@ pub(crate) enum Scale {
 }
 
 impl Scale {
-    fn of(self, count: usize) -> usize {
+    pub(crate) fn of(self, count: usize) -> usize {
         match self {
             Self::Whole => count,
             Self::Tenth => count.div_ceil(10),
@@ -69,13 +70,15 @@ enum Kind {
     Identities { count: usize },
     /// What is kept for each tunnel, or for each key.
     Memory { of: Holding },
+    /// Tunnels that share connections.
+    Http2 { of: Sharing },
 }
 
 /// The number of simultaneous handshakes, and of tunnels in a bulk scenario.
 pub(crate) const AT_ONCE: usize = 8;
 
 /// The number of bytes in a bulk scenario.
-const BULK: usize = 1 << 30;
+pub(crate) const BULK: usize = 1 << 30;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -137,19 +140,24 @@ impl Scenario {
             kind: Kind::Memory { of },
             security: Security::Plain,
         }));
+        all.extend(Sharing::ALL.map(|of| Self {
+            kind: Kind::Http2 { of },
+            security: Security::Http2,
+        }));
         all
     }
 
     /// Whether this proxy can run the scenario. nginx limits connections per worker, which is too few for
-    /// a storm that the kernel does not spread evenly. The relay has no TLS, and the OpenSSL of the others
-    /// may not support the hybrid key exchange. Their reloads start new processes next to the old ones.
+    /// a storm that the kernel does not spread evenly, and does not support WebSockets over HTTP/2. The relay
+    /// has no TLS, and the OpenSSL of the others may not support the hybrid key exchange. Their reloads start
+    /// new processes next to the old ones.
     pub(crate) fn fits(&self, peer: Peer) -> bool {
         match (self.kind, self.security) {
             (Kind::Reload | Kind::Operators | Kind::Identities { .. } | Kind::Memory { .. }, _)
             | (_, Security::Hybrid) => {
                 matches!(peer, Peer::Tidegate | Peer::Baseline)
             }
-            (Kind::Storm { .. }, _) => {
+            (Kind::Storm { .. } | Kind::Http2 { .. }, _) | (_, Security::Http2) => {
                 matches!(peer, Peer::Tidegate | Peer::Baseline | Peer::Haproxy)
             }
             (_, Security::Plain) => true,
@@ -164,6 +172,7 @@ impl Scenario {
             (Security::Full, _) => "TLS",
             (Security::Resuming, _) => "TLS resumed",
             (Security::Hybrid, _) => "TLS full, X25519MLKEM768",
+            (Security::Http2, _) => "HTTP/2",
         };
         match self.kind {
             Kind::Echo { tunnels, bytes, .. } => {
@@ -190,20 +199,22 @@ impl Scenario {
             Kind::Operators => "listings and scrapes, 5000 tunnels and 200 busy ones".to_owned(),
             Kind::Identities { .. } => "identities".to_owned(),
             Kind::Memory { of } => format!("memory, {}", of.name()),
+            Kind::Http2 { of } => format!("{security}, {}", of.name()),
         }
     }
 
-    fn is_bulk(&self) -> bool {
+    fn tuning(&self) -> Tuning {
         match self.kind {
-            Kind::Up { .. } | Kind::Down { .. } => true,
-            Kind::Echo { bytes, .. } => bytes >= 64 << 10,
-            _ => false,
+            Kind::Up { .. } | Kind::Down { .. } => Tuning::Bulk,
+            Kind::Echo { bytes, .. } if bytes >= 64 << 10 => Tuning::Bulk,
+            Kind::Http2 { .. } => Tuning::Http2,
+            _ => Tuning::Standard,
         }
     }
 
     /// Runs the measurement on a new process of `peer`.
     pub(crate) fn run(&self, peer: Peer, scale: Scale) -> Results {
-        let target = Target::start(peer, backend::start(), self.is_bulk());
+        let target = Target::start(peer, backend::start(), self.tuning());
         let to = match self.security {
             Security::Plain => target.plain,
             _ => target.tls,
@@ -235,6 +246,7 @@ impl Scenario {
                 Kind::Memory { of } => {
                     memory::measure(&target, &client, of, scale.of(of.count())).await
                 }
+                Kind::Http2 { of } => http2::measure(&client, pid, of, scale).await,
             }
         })
     }
@@ -306,7 +318,7 @@ async fn echo(client: &Client, pid: u32, tunnels: usize, bytes: usize, messages:
     }
 }
 
-fn per_gib(cpu: Duration, time: Duration, bytes: f64) -> Results {
+pub(crate) fn per_gib(cpu: Duration, time: Duration, bytes: f64) -> Results {
     let gib = bytes / GIB;
     vec![
         ("s CPU per GiB", cpu.as_secs_f64() / gib),

@@ -14,6 +14,16 @@ use super::rig::{free_addresses, write_certificate};
 /// Threads of every proxy.
 const THREADS: usize = 2;
 
+/// What differs between the configurations of one proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tuning {
+    Standard,
+    /// Large buffers, where that is a setting.
+    Bulk,
+    /// HTTP/2 towards clients.
+    Http2,
+}
+
 /// A proxy that runs.
 pub(crate) struct Target {
     running: Running,
@@ -22,8 +32,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// With large buffers for `bulk`, where that is a setting.
-    pub(crate) fn start(peer: Peer, backend: SocketAddr, bulk: bool) -> Self {
+    pub(crate) fn start(peer: Peer, backend: SocketAddr, tuning: Tuning) -> Self {
         let folder = TempDir::new().unwrap();
         write_certificate(folder.path());
         let [plain, tls] = free_addresses();
@@ -32,7 +41,7 @@ impl Target {
             tls,
             backend,
         };
-        let config = config(peer, folder.path(), addresses, bulk);
+        let config = config(peer, folder.path(), addresses, tuning);
         Self {
             running: Running::start(peer, folder, &config, plain),
             plain,
@@ -99,16 +108,20 @@ struct Addresses {
     backend: SocketAddr,
 }
 
-fn config(peer: Peer, folder: &Path, addresses: Addresses, bulk: bool) -> String {
+fn config(peer: Peer, folder: &Path, addresses: Addresses, tuning: Tuning) -> String {
     let Addresses {
         plain,
         tls,
         backend,
     } = addresses;
     let shown = folder.display();
-    let nginx_buffers = match bulk {
-        true => "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;",
-        false => "",
+    let nginx_buffers = match tuning {
+        Tuning::Bulk => "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;",
+        _ => "",
+    };
+    let (http2, alpn) = match tuning {
+        Tuning::Http2 => ("http2 = true\n", " alpn h2,http/1.1"),
+        _ => ("", ""),
     };
     match peer {
         Peer::Tidegate | Peer::Baseline => format!(
@@ -116,7 +129,7 @@ fn config(peer: Peer, folder: &Path, addresses: Addresses, bulk: bool) -> String
              [admin]\nbind = \"unix:{shown}/log/admin.sock\"\n\
              metrics_bind = \"unix:{shown}/log/metrics.sock\"\n\
              [listener.plain]\nbind = [\"{plain}\"]\n\
-             [listener.secure]\nbind = [\"{tls}\"]\n\
+             [listener.secure]\nbind = [\"{tls}\"]\n{http2}\
              [listener.secure.tls]\ncertificates = [{{ cert = \"cert.pem\", key = \"key.pem\" }}]\n\
              [[route]]\nupstream = \"backend\"\n\
              [upstream.backend]\nendpoints = [\"{backend}\"]\n"
@@ -125,7 +138,7 @@ fn config(peer: Peer, folder: &Path, addresses: Addresses, bulk: bool) -> String
             "global\n nbthread {THREADS}\n maxconn 9000\n log stdout format raw local0\n\
              defaults\n mode http\n log global\n option httplog\n timeout connect 5s\n\
              timeout client 1h\n timeout server 1h\n timeout tunnel 1h\n\
-             frontend front\n bind {plain}\n bind {tls} ssl crt {shown}/both.pem\n\
+             frontend front\n bind {plain}\n bind {tls} ssl crt {shown}/both.pem{alpn}\n\
              default_backend back\nbackend back\n server one {backend}\n"
         ),
         Peer::Nginx => format!(

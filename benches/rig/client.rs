@@ -41,13 +41,15 @@ pub(crate) enum Security {
     Hybrid,
     /// Sessions are resumed with tickets.
     Resuming,
+    /// A full handshake each time, which offers only HTTP/2.
+    Http2,
 }
 
 impl Client {
     pub(crate) fn new(to: SocketAddr, security: Security) -> Self {
         let resumption = match security {
             Security::Plain => None,
-            Security::Full | Security::Hybrid => Some(Resumption::disabled()),
+            Security::Full | Security::Hybrid | Security::Http2 => Some(Resumption::disabled()),
             Security::Resuming => Some(Resumption::in_memory_sessions(1024)),
         };
         Self {
@@ -190,6 +192,16 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    /// The protocol that TLS has agreed on.
+    pub(crate) fn application_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -249,6 +261,9 @@ fn config(resumption: Resumption, security: Security) -> Arc<ClientConfig> {
         .with_custom_certificate_verifier(Arc::new(AnyCertificate))
         .with_no_client_auth();
     config.resumption = resumption;
+    if security == Security::Http2 {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
     Arc::new(config)
 }
 
