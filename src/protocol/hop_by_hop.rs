@@ -10,7 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::forwarding_names::is_forwarding;
-use super::token::{has_token, tokens};
+use super::token::{has_token, is_token, tokens};
 use crate::config::model::same_variable;
 
 /// Fields that are never forwarded, whether `Connection` names them or not.
@@ -164,9 +164,10 @@ fn is_disguised(name: &HeaderName) -> bool {
 }
 
 /// Whether a field must not be a trailer: it decides about framing, routing or authentication (RFC
-/// 9110 section 6.5.1).
+/// 9110 section 6.5.1), or its name is one that h2 accepts and HTTP/1.1 does not have.
 pub fn is_never_a_trailer(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name)
+    !is_token(name.as_str())
+        || HOP_BY_HOP.contains(name)
         || REQUEST_ONLY.contains(name)
         || is_protected(name)
         || *name == TE
@@ -311,6 +312,20 @@ mod tests {
         ] {
             let lines: Vec<_> = lines.iter().map(|each| ("expect", *each)).collect();
             assert_eq!(expects_continue(&headers(&lines)), expects, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_never_a_trailer() {
+        let check = |name: &'static str, expected| {
+            let name = HeaderName::from_lowercase(name.as_bytes()).unwrap();
+            assert_eq!(is_never_a_trailer(&name), expected, "{name}");
+        };
+        for name in ["host", "te", "authorization", "content-length", "x\"a"] {
+            check(name, true);
+        }
+        for name in ["x-checksum", "grpc-status", "server-timing"] {
+            check(name, false);
         }
     }
 

@@ -14,6 +14,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
 
 use super::rejection::Rejection;
+use super::target;
+use super::token::is_token;
 
 /// What a stream asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,10 @@ pub fn to_http1(
     // Blanks around a value are not part of it in HTTP/1.1, and must not be there in HTTP/2 (RFC 9113 section 8.2.1).
     let is_bare = |value: &HeaderValue| value.as_bytes().trim_ascii() == value.as_bytes();
     if !parts.headers.values().all(is_bare) {
+        return Err(Rejection::BadRequest);
+    }
+    // h2 knows one more byte in names than there are in those of HTTP: a quotation mark.
+    if !parts.headers.keys().all(|name| is_token(name.as_str())) {
         return Err(Rejection::BadRequest);
     }
     let kind = match parts.extensions.remove::<Protocol>() {
@@ -133,11 +139,12 @@ fn set_host(parts: &mut Parts) -> Result<(), Rejection> {
     let Some(authority) = parts.uri.authority() else {
         return host.map(|_| ()).ok_or(Rejection::BadHost);
     };
-    let authority = authority.as_str().as_bytes();
-    if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority)) {
-        return Err(Rejection::HostMismatch);
+    let authority = authority.as_str();
+    if let Some(host) = host {
+        let host = host.to_str().map_err(|_| Rejection::BadHost)?;
+        target::check_agreement(authority, host, parts.uri.scheme())?;
     }
-    let host = HeaderValue::from_bytes(authority).map_err(|_| Rejection::BadHost)?;
+    let host = HeaderValue::from_str(authority).map_err(|_| Rejection::BadHost)?;
     parts.headers.insert(HOST, host);
     Ok(())
 }
@@ -151,6 +158,8 @@ fn join_cookies(headers: &mut HeaderMap) {
             .get_all(COOKIE)
             .iter()
             .map(HeaderValue::as_bytes)
+            // An empty one at the end would leave a blank there.
+            .filter(|line| !line.is_empty())
             .collect();
         // Made of valid values, it is one.
         if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
@@ -162,9 +171,15 @@ fn join_cookies(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::TokenSource;
+    use crate::protocol::credential::{Credential, CredentialError};
     use crate::protocol::handshake::Intent;
     use crate::protocol::target::Target;
     use http::Request;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -179,7 +194,9 @@ mod tests {
             .uri(uri)
             .version(Version::HTTP_2);
         for (name, value) in fields {
-            request = request.header(*name, *value);
+            // As h2 reads it.
+            let name = HeaderName::from_lowercase(name.as_bytes()).unwrap();
+            request = request.header(name, *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         if let Some(protocol) = protocol {
@@ -222,7 +239,14 @@ mod tests {
         let plain = |fields: &[(&str, &str)]| {
             translated("GET", "https://a.example/", None, fields).map(|(_, kind)| kind)
         };
-        assert_eq!(plain(&[("host", "A.example")]), Ok(StreamKind::Plain));
+        for same in ["A.example", "a.example:443", "a.example:"] {
+            assert_eq!(plain(&[("host", same)]), Ok(StreamKind::Plain), "{same}");
+        }
+        assert_eq!(
+            plain(&[("host", "a.example:80")]),
+            Err(Rejection::HostMismatch)
+        );
+        assert_eq!(plain(&[("host", "u@a.example")]), Err(Rejection::BadHost));
         assert_eq!(
             plain(&[("host", "b.example")]),
             Err(Rejection::HostMismatch)
@@ -236,6 +260,7 @@ mod tests {
                 "{value:?}"
             );
         }
+        assert_eq!(plain(&[("x\"a", "1")]), Err(Rejection::BadRequest));
         let many: Vec<_> = (0..11).map(|_| ("x-a", "1")).collect();
         assert_eq!(plain(&many), Err(Rejection::HeadTooLarge));
         let other = translated("CONNECT", "https://a.example/", Some("connect-udp"), &[]);
@@ -275,5 +300,191 @@ mod tests {
         let (parts, _) = translated("GET", "https://a.example/", None, &fields).unwrap();
         let lines: Vec<_> = parts.headers.get_all(COOKIE).iter().collect();
         assert_eq!(lines, ["a=1; b=2; c=3"]);
+        let fields = [("cookie", ""), ("cookie", "a=1"), ("cookie", "")];
+        let (parts, _) = translated("GET", "https://a.example/", None, &fields).unwrap();
+        assert_eq!(parts.headers[COOKIE], "a=1");
+    }
+
+    /// A request that both versions can express.
+    #[derive(Debug, Clone)]
+    struct AnyRequest {
+        /// `None` for a WebSocket.
+        method: Option<&'static str>,
+        scheme: &'static str,
+        authority: Option<&'static str>,
+        host: Option<&'static str>,
+        path: &'static str,
+        fields: Vec<(&'static str, &'static str)>,
+    }
+
+    impl AnyRequest {
+        fn parts(&self, method: &str, uri: &str, host: Option<&str>) -> Option<Parts> {
+            let mut request = Request::builder().method(method).uri(uri);
+            for (name, value) in host.map(|host| ("host", host)).iter().chain(&self.fields) {
+                request = request.header(*name, *value);
+            }
+            Some(request.body(()).ok()?.into_parts().0)
+        }
+
+        fn uri(&self) -> String {
+            let absolute = |named| format!("{}://{named}{}", self.scheme, self.path);
+            self.authority
+                .map_or_else(|| self.path.to_owned(), absolute)
+        }
+
+        /// As a client of HTTP/2 sends it.
+        fn as_http2(&self) -> Option<Parts> {
+            let method = self.method.unwrap_or("CONNECT");
+            let mut parts = self.parts(method, &self.uri(), self.host)?;
+            if self.method.is_none() {
+                parts.extensions.insert(Protocol::from_static("websocket"));
+            }
+            Some(parts)
+        }
+
+        /// As a client of HTTP/1.1 sends it: with a whole URI if it names its host twice.
+        fn as_http1(&self) -> Option<Parts> {
+            let method = self.method.unwrap_or("GET");
+            let mut parts = match (self.authority, self.host) {
+                (Some(_), Some(_)) => self.parts(method, &self.uri(), self.host)?,
+                (authority, host) => self.parts(method, self.path, authority.or(host))?,
+            };
+            if self.method.is_none() {
+                for (name, value) in [
+                    (CONNECTION, "Upgrade"),
+                    (UPGRADE, "websocket"),
+                    (SEC_WEBSOCKET_KEY, KEY),
+                ] {
+                    parts.headers.insert(name, HeaderValue::from_static(value));
+                }
+            }
+            Some(parts)
+        }
+    }
+
+    fn any_request() -> impl Strategy<Value = AnyRequest> {
+        let hosts = [
+            "a.example",
+            "A.Example",
+            "a.example:443",
+            "a.example:80",
+            "a.example:",
+            "a.example.",
+            "b.example",
+            "[::1]",
+            "u@a.example",
+            "a.example:99999",
+        ];
+        let methods = ["GET", "HEAD", "POST", "OPTIONS", "TRACE", "QUERY"];
+        let paths = [
+            "/",
+            "/a?token=t",
+            "/a?token=t&token=u",
+            "//b.example/c",
+            "/%2e%2e/a",
+            "/a/../b",
+            "/a%2fb",
+            "/a;b",
+            "/a?b\"",
+            "/a\"",
+            "/%zz",
+            "/a?%zz",
+        ];
+        let fields = [
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-version", "8"),
+            ("sec-websocket-key", "x"),
+            ("sec-websocket-protocol", "chat, bearer, t"),
+            ("sec-websocket-protocol", "token.u"),
+            ("content-length", "0"),
+            ("content-length", "5"),
+            ("te", "trailers"),
+            ("cookie", "jwt=t"),
+            ("cookie", "a=1; jwt=\"t"),
+            ("cookie", ";"),
+            ("cookie", ""),
+            ("authorization", "Bearer t"),
+            ("expect", "100-continue"),
+            ("x-a", "\"a\tb"),
+        ];
+        (
+            option::of(select(methods.to_vec())),
+            select(vec!["http", "https"]),
+            option::of(select(hosts.to_vec())),
+            option::of(select(hosts.to_vec())),
+            select(paths.to_vec()),
+            vec(select(fields.to_vec()), 0..5),
+        )
+            .prop_map(
+                |(method, scheme, authority, host, path, fields)| AnyRequest {
+                    method,
+                    scheme,
+                    authority,
+                    host,
+                    path,
+                    fields,
+                },
+            )
+    }
+
+    /// What a session finds in a head.
+    #[derive(Debug, PartialEq)]
+    struct Verdict {
+        is_handshake: bool,
+        subprotocols: usize,
+        host: String,
+        origin_form: String,
+        token: Result<Option<Credential>, CredentialError>,
+    }
+
+    /// The verdict, or all reasons for which the head is rejected.
+    fn verdict(parts: &Parts) -> Result<Verdict, Vec<Rejection>> {
+        match (Intent::of(parts).handshake(), Target::of(parts)) {
+            (Ok(handshake), Ok(target)) => {
+                let sources = [
+                    TokenSource::Header(http::header::AUTHORIZATION),
+                    TokenSource::Cookie("jwt".into()),
+                    TokenSource::Query("token".into()),
+                    TokenSource::SubprotocolAfter("bearer".into()),
+                    TokenSource::SubprotocolPrefix("token.".into()),
+                ];
+                Ok(Verdict {
+                    is_handshake: handshake.is_some(),
+                    subprotocols: handshake.map_or(0, |it| it.subprotocols().count()),
+                    host: target.host().to_owned(),
+                    origin_form: target.origin_form().to_owned(),
+                    token: Credential::find(&sources, &parts.headers, target.query()),
+                })
+            }
+            (handshake, target) => {
+                let reasons = [handshake.err(), target.err()];
+                Err(reasons.into_iter().flatten().collect())
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_versions_have_the_same_verdict(request in any_request()) {
+            let (Some(mut parts), Some(one)) = (request.as_http2(), request.as_http1()) else {
+                return Ok(());
+            };
+            let two = to_http1(&mut parts, 10, || HeaderValue::from_static(KEY))
+                .map_err(|rejection| vec![rejection])
+                .and_then(|_| verdict(&parts));
+            match (two, verdict(&one)) {
+                (Err(two), Err(one)) => {
+                    // A whole URI is a target, and `:authority` a host.
+                    let in_one = |reason: &Rejection| match reason {
+                        Rejection::BadHost => {
+                            one.contains(reason) || one.contains(&Rejection::BadTarget)
+                        }
+                        _ => one.contains(reason),
+                    };
+                    prop_assert!(two.iter().all(in_one), "{two:?} {one:?}");
+                }
+                (two, one) => prop_assert_eq!(two, one),
+            }
+        }
     }
 }

@@ -159,6 +159,22 @@ pub fn port_of(text: &str) -> Option<u16> {
     HostPort::parse(text)?.port
 }
 
+/// Checks that `:authority` of HTTP/2 and a `Host` beside it name the same (RFC 9113 section 8.3.1).
+///
+/// # Errors
+/// [`Rejection::BadHost`], [`Rejection::HostMismatch`].
+pub(super) fn check_agreement(
+    authority: &str,
+    host: &str,
+    scheme: Option<&Scheme>,
+) -> Result<(), Rejection> {
+    let parse = |text| HostPort::parse(text).ok_or(Rejection::BadHost);
+    match parse(authority)?.agrees_with(&parse(host)?, scheme) {
+        true => Ok(()),
+        false => Err(Rejection::HostMismatch),
+    }
+}
+
 /// A host and perhaps a port (RFC 3986 section 3.2).
 struct HostPort<'a> {
     text: &'a str,
