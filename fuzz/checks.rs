@@ -20,6 +20,10 @@ mod forwarder;
 mod frame;
 #[path = "checks/handshake.rs"]
 mod handshake;
+#[path = "checks/http2_head.rs"]
+mod http2_head;
+#[path = "checks/http2_stream.rs"]
+mod http2_stream;
 #[path = "checks/limits.rs"]
 mod limits;
 #[path = "checks/proxy_header.rs"]
@@ -30,7 +34,7 @@ mod request;
 pub(crate) type Check = fn(&[u8]);
 
 /// Every check, with the name of its file.
-pub(crate) const ALL: [(&str, Check); 13] = [
+pub(crate) const ALL: [(&str, Check); 15] = [
     ("answer", answer::check),
     ("config", config::check),
     ("credential", credential::check),
@@ -41,6 +45,8 @@ pub(crate) const ALL: [(&str, Check); 13] = [
     ("forwarder", forwarder::check),
     ("frame", frame::check),
     ("handshake", handshake::check),
+    ("http2_head", http2_head::check),
+    ("http2_stream", http2_stream::check),
     ("limits", limits::check),
     ("proxy_header", proxy_header::check),
     ("request", request::check),

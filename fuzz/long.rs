@@ -225,6 +225,58 @@ pub(crate) const CASES: &[Case] = &[
         format!("[{}]", addresses(n)).into()
     }),
     case("endpoints_file", "brackets", |n| fill("[", n).into()),
+    case("http2_head", "fields", |n| stream_head(&fields("x-", n))),
+    case("http2_head", "lines", |n| {
+        stream_head(&lines("x-a", "a", n))
+    }),
+    case("http2_head", "cookies", |n| {
+        stream_head(&lines("cookie", "jwt=a; ", n))
+    }),
+    case("http2_head", "semicolons", |n| {
+        stream_head(&[field("cookie", fill(";", n))])
+    }),
+    case("http2_head", "blanks", |n| {
+        stream_head(&[field("x-a", path("a", " ", "", n))])
+    }),
+    case("http2_head", "protocols", |n| {
+        stream_head(&lines("sec-websocket-protocol", "bearer,", n))
+    }),
+    case("http2_head", "path", |n| {
+        path(
+            ":method: GET\n:scheme: https\n:authority: a\n:path: /",
+            "a/",
+            "",
+            n,
+        )
+        .into()
+    }),
+    case("http2_head", "response", |n| {
+        head("HTTP/1.1 101 Switching Protocols", &fields("x-", n))
+    }),
+    case("http2_stream", "small-frames", |n| {
+        stream(&[0x20 | 2], &[2, 4, 7, 0], n)
+    }),
+    case("http2_stream", "small-frames-taken-in", |n| {
+        stream(&[0x20 | 2], &[2, 4, 19, 0], n)
+    }),
+    case("http2_stream", "body-taken-in", |n| {
+        stream(&[2], &[2, 4, 19, 0], n)
+    }),
+    case("http2_stream", "body-read", |n| {
+        stream(&[2], &[0, 40, 19, 0, 10, 0], n)
+    }),
+    case("http2_stream", "single-bytes-read", |n| {
+        stream(&[0x20 | 2], &[0, 20, 19, 0, 10, 1], n)
+    }),
+    case("http2_stream", "small-window", |n| {
+        stream(&[0x20], &[0, 200, 7, 0, 10, 200], n)
+    }),
+    case("http2_stream", "writes", |n| {
+        stream(&[0x20 | 2 | 3 << 2], &[14, 40, 7, 0, 5, 3], n)
+    }),
+    case("http2_stream", "narrow-pipe", |n| {
+        stream(&[0x30 | 2], &[0, 20, 18, 0, 19, 0], n)
+    }),
     case("config", "routes", |n| {
         fill("[[route]]\nhosts = [\"a.b\"]\nupstream = \"a\"\n", n).into()
     }),
@@ -346,6 +398,23 @@ fn with(own: &[(&str, &str)], fields: &[Field]) -> Vec<Field> {
         .iter()
         .map(|(name, value)| field(name, (*value).to_owned()));
     own.chain(fields.iter().cloned()).collect()
+}
+
+/// A head of HTTP/2 that asks for a WebSocket, as its check reads it.
+fn stream_head(fields: &[Field]) -> Vec<u8> {
+    let own = [
+        (":method", "CONNECT"),
+        (":scheme", "https"),
+        (":authority", "a"),
+        (":path", "/"),
+        (":protocol", "websocket"),
+        ("sec-websocket-version", "13"),
+    ];
+    let lines = with(&own, fields).into_iter();
+    let lines: Vec<_> = lines
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    lines.join("\n").into()
 }
 
 fn handshake(fields: &[Field]) -> Vec<u8> {
