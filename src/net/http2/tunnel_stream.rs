@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
@@ -140,7 +140,10 @@ impl TunnelReceiver {
 
 impl TunnelStream {
     /// The tunnel on a stream whose response, a 200, has been sent.
-    pub fn new(send: SendStream<SendBuffer>, receiver: TunnelReceiver) -> Self {
+    pub fn new(mut send: SendStream<SendBuffer>, receiver: TunnelReceiver) -> Self {
+        // The task of the handshake waited for a reset. h2 would keep its waker, and thereby the memory of that task,
+        // for as long as the client gives credit in time: many times what a tunnel takes.
+        let _ = send.poll_reset(&mut Context::from_waker(Waker::noop()));
         Self { send, receiver }
     }
 
@@ -210,5 +213,50 @@ impl AsyncWrite for TunnelStream {
         self.send.reserve_capacity(0);
         let ended = self.send.send_data(SendBuffer::empty(), true);
         Poll::Ready(ended.map_err(|_| gone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use http::{Request, Response};
+
+    /// A task that opens a tunnel.
+    struct OpeningTask;
+
+    impl Wake for OpeningTask {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_does_not_keep_the_task_that_opened_it() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let client = tokio::spawn(async move {
+            let (mut requests, connection) = h2::client::handshake(near).await.unwrap();
+            let request = Request::get("https://localhost/").body(()).unwrap();
+            let _stream = requests.send_request(request, false).unwrap();
+            let _ = connection.await;
+        });
+        let builder = h2::server::Builder::new();
+        let mut served = builder.handshake::<_, SendBuffer>(far).await.unwrap();
+        let (request, mut respond) = served.accept().await.unwrap().unwrap();
+        let task = Arc::new(OpeningTask);
+        let mut receiver = TunnelReceiver::new(request.into_body());
+        {
+            let waker = Waker::from(Arc::clone(&task));
+            let mut cx = Context::from_waker(&waker);
+            assert!(respond.poll_reset(&mut cx).is_pending());
+            receiver.take_in(&mut cx);
+        }
+        assert_eq!(Arc::strong_count(&task), 3, "for a reset, and for bytes");
+        let send = respond.send_response(Response::new(()), false).unwrap();
+        let mut tunnel = TunnelStream::new(send, receiver);
+        // The tunnel's own task reads at once.
+        tunnel.take_in(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(Arc::strong_count(&task), 1);
+        client.abort();
     }
 }
