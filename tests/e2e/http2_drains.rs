@@ -73,7 +73,7 @@ async fn a_stop_closes_the_tunnels_of_a_connection_and_then_the_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_hears_of_a_stop_only_when_its_tunnels_have_ended() {
+async fn a_connection_hears_of_a_stop_after_the_close_of_its_tunnels() {
     let echo = Echo::with("echo", Unit::Bytes, None).await;
     let config = with_server(
         "shutdown.grace = \"1h\"",
