@@ -13,7 +13,6 @@ pub mod share;
 pub mod budget;
 pub mod excess;
 
-use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -221,7 +220,7 @@ struct Donor {
     /// Tunnels that are being closed already.
     leaving: usize,
     /// The oldest tunnels so far, the youngest of them first.
-    old: BinaryHeap<Reverse<(Duration, ChosenTunnel)>>,
+    old: BinaryHeap<(Instant, ChosenTunnel)>,
 }
 
 impl Donor {
@@ -241,7 +240,8 @@ impl Donor {
             self.leaving += 1;
         } else if tunnel.age >= min_age {
             let chosen = ChosenTunnel { worker, reference };
-            self.old.push(Reverse((tunnel.age, chosen)));
+            // Not by its age: workers are asked one after the other.
+            self.old.push((tunnel.opened, chosen));
             if self.old.len() > self.most {
                 self.old.pop();
             }
@@ -252,7 +252,7 @@ impl Donor {
     fn oldest(self) -> Vec<ChosenTunnel> {
         let left = self.above.saturating_sub(self.leaving);
         let oldest = self.old.into_sorted_vec().into_iter().take(left);
-        oldest.map(|Reverse((_, chosen))| chosen).collect()
+        oldest.map(|(_, chosen)| chosen).collect()
     }
 }
 
@@ -265,6 +265,8 @@ fn in_turn(candidates: &[Vec<ChosenTunnel>], max: usize) -> Vec<ChosenTunnel> {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+
     use super::*;
     use crate::displace::tunnel_filter::SessionKind;
     use crate::displace::tunnel_page::TunnelRef;
@@ -286,6 +288,7 @@ mod tests {
             let upstream = Upstream::new(&settings, &registry).unwrap();
             let series = counters.route("main").endpoint(&upstream.endpoints()[0]);
             let min_age = Duration::from_secs(10);
+            let began = Instant::now();
             let mut donor = Donor::new(above, allowed);
             let (mut old, mut leaving) = (Vec::new(), 0);
             for (place, (age, kind)) in tunnels.into_iter().enumerate() {
@@ -293,7 +296,7 @@ mod tests {
                 let is_ending = kind == 0;
                 let reference = TunnelRef { kind: SessionKind::Tunnel, place, session: place as u64 };
                 let series = Arc::clone(&series);
-                let opened = Instant::now();
+                let opened = began.checked_sub(age).unwrap();
                 let ending = is_ending.then_some(Ended::Drain);
                 let tunnel = CloseCandidate { reference, series, opened, age, ending };
                 donor.count(0, &tunnel, min_age);
@@ -308,7 +311,7 @@ mod tests {
             let ages: HashMap<usize, Duration> = donor
                 .old
                 .iter()
-                .map(|Reverse((age, chosen))| (chosen.reference.place, *age))
+                .map(|(opened, chosen)| (chosen.reference.place, began.duration_since(*opened)))
                 .collect();
             let chosen = donor.oldest();
             let chosen: Vec<Duration> = chosen.iter().map(|it| ages[&it.reference.place]).collect();
