@@ -234,29 +234,34 @@ mod tests {
     #[tokio::test]
     async fn a_tunnel_does_not_keep_the_task_that_opened_it() {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let client = tokio::spawn(async move {
+        let client = async move {
             let (mut requests, connection) = h2::client::handshake(near).await.unwrap();
             let request = Request::get("https://localhost/").body(()).unwrap();
             let _stream = requests.send_request(request, false).unwrap();
             let _ = connection.await;
-        });
-        let builder = h2::server::Builder::new();
-        let mut served = builder.handshake::<_, SendBuffer>(far).await.unwrap();
-        let (request, mut respond) = served.accept().await.unwrap().unwrap();
-        let task = Arc::new(OpeningTask);
-        let mut receiver = TunnelReceiver::new(request.into_body());
-        {
-            let waker = Waker::from(Arc::clone(&task));
-            let mut cx = Context::from_waker(&waker);
-            assert!(respond.poll_reset(&mut cx).is_pending());
-            receiver.take_in(&mut cx);
+        };
+        let server = async {
+            let builder = h2::server::Builder::new();
+            let mut served = builder.handshake::<_, SendBuffer>(far).await.unwrap();
+            let (request, mut respond) = served.accept().await.unwrap().unwrap();
+            let task = Arc::new(OpeningTask);
+            let mut receiver = TunnelReceiver::new(request.into_body());
+            {
+                let waker = Waker::from(Arc::clone(&task));
+                let mut cx = Context::from_waker(&waker);
+                assert!(respond.poll_reset(&mut cx).is_pending());
+                receiver.take_in(&mut cx);
+            }
+            assert_eq!(Arc::strong_count(&task), 3, "for a reset, and for bytes");
+            let send = respond.send_response(Response::new(()), false).unwrap();
+            let mut tunnel = TunnelStream::new(send, receiver);
+            // The tunnel's own task reads at once.
+            tunnel.take_in(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(Arc::strong_count(&task), 1);
+        };
+        tokio::select! {
+            () = server => {}
+            () = client => unreachable!("the server ends first"),
         }
-        assert_eq!(Arc::strong_count(&task), 3, "for a reset, and for bytes");
-        let send = respond.send_response(Response::new(()), false).unwrap();
-        let mut tunnel = TunnelStream::new(send, receiver);
-        // The tunnel's own task reads at once.
-        tunnel.take_in(&mut Context::from_waker(Waker::noop()));
-        assert_eq!(Arc::strong_count(&task), 1);
-        client.abort();
     }
 }
