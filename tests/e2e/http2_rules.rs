@@ -222,6 +222,27 @@ async fn rates_and_numbers_count_streams_of_one_connection() {
 }
 
 #[tokio::test]
+async fn requests_that_are_not_valid_count_against_the_rate() {
+    let echo = Echo::start("echo").await;
+    let listener = "limits.requests_per_ip = { rate = \"1/h\", burst = 2 }";
+    let proxy = H2Proxy::start(&h2_settings(&[echo.address], "true", listener, "")).await;
+    let mut client = proxy.client().await;
+    for expected in [
+        "protocol-unsupported",
+        "protocol-unsupported",
+        "request-rate",
+    ] {
+        let request = Request::builder().method("CONNECT");
+        let request = request
+            .uri("https://chat.example.com/chat")
+            .extension(Protocol::from_static("connect-udp"))
+            .body(());
+        let reply = client.open(request.unwrap()).await.err().unwrap();
+        assert_eq!(reply.reason(), Some(expected));
+    }
+}
+
+#[tokio::test]
 async fn a_sticky_cookie_leads_back_over_either_protocol() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
     let config = h2_settings(&[one.address, two.address], "true", "", "");

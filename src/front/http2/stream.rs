@@ -1,5 +1,6 @@
 //! One stream: from its head to the end of its response, or to a tunnel.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -20,6 +21,7 @@ use super::sending::Sending;
 use crate::front::response::{self, Answer};
 use crate::net::client_body::ClientBody;
 use crate::net::http2::{SendBuffer, TunnelReceiver, TunnelStream, Upload};
+use crate::net::listener::ListenerSettings;
 use crate::net::listener_limits::LimitReached;
 use crate::net::stream::Stream;
 use crate::protocol::hop_by_hop;
@@ -48,6 +50,7 @@ pub(super) async fn serve(carrier: Rc<Carrier>, (request, mut respond): OpenedSt
     let (guards, kind) = match admit(&carrier, &mut parts, &recv) {
         Ok(admitted) => admitted,
         Err(rejected) => {
+            let rejected = counted(&connection, rejected);
             response::log_unserved(&connection, rejected, None);
             let response = response::rejection(rejected, ClientWait::default(), reason_header);
             return Sending::begin(response, is_head, &mut respond)
@@ -106,6 +109,23 @@ pub(super) async fn serve(carrier: Rc<Carrier>, (request, mut respond): OpenedSt
     }
 }
 
+/// Counts a request that gets no session against the listener's rate of requests: the reason that it is rejected for, or
+/// that it is one too many. A client that is over its rate must not get away with requests that are not valid.
+fn counted(connection: &Connection, rejected: Rejection) -> Rejection {
+    let settings = connection.listener.settings.load();
+    let address = client_address(connection, &settings);
+    match connection.listener.gate.request(&settings.limits, address) {
+        Ok(()) => rejected,
+        Err(_) => Rejection::RequestRate,
+    }
+}
+
+/// The address of the client, if the connection is that of a single one.
+fn client_address(connection: &Connection, settings: &ListenerSettings) -> Option<IpAddr> {
+    let is_proxy = settings.trust.proxies.contain(connection.peer.ip());
+    connection.peer.ip().filter(|_| !is_proxy)
+}
+
 /// Admits a stream with what it costs, and turns its head into one that a session can read.
 fn admit(
     carrier: &Rc<Carrier>,
@@ -122,8 +142,7 @@ fn admit(
         }
         // A tunnel counts as the connection that it would be without HTTP/2.
         let settings = connection.listener.settings.load();
-        let is_proxy = settings.trust.proxies.contain(connection.peer.ip());
-        let address = connection.peer.ip().filter(|_| !is_proxy);
+        let address = client_address(connection, &settings);
         let entered = connection.listener.gate.enter(&settings.limits, address);
         permit.hold(entered.map_err(|limit| match limit {
             LimitReached::ConnectionsPerIp => Rejection::AddressFull,
