@@ -31,6 +31,9 @@ const LAST_SHARE: f64 = 0.05;
 /// How long what has been cut at the end of the grace period may take to go.
 const CUT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What a tunnel has at least for its Close frames, however short the grace period is: a part of [`CUT_TIMEOUT`].
+const LEAST_CLOSING: Duration = Duration::from_millis(250);
+
 /// The grace period if the successor is gone: no connection is accepted before this process has exited.
 const SUCCESSOR_GONE_GRACE: Duration = Duration::from_secs(2);
 
@@ -208,9 +211,11 @@ impl Process {
         }
         // Tunnels opened since the list was made, and those that the paced job has not reached.
         closing.iter().for_each(|job| job.stop());
+        let ended = Instant::now();
         self.send_to_workers(|| WorkerMessage::EndSessions(Ended::Shutdown))
             .await;
-        if tokio::time::timeout_at(end, &mut all_finished)
+        let cut = end.max(ended + LEAST_CLOSING);
+        if tokio::time::timeout_at(cut, &mut all_finished)
             .await
             .is_ok()
         {
@@ -218,7 +223,7 @@ impl Process {
         }
         self.send_to_workers(|| WorkerMessage::CutSessions(Ended::Shutdown))
             .await;
-        if tokio::time::timeout(CUT_TIMEOUT, all_finished)
+        if tokio::time::timeout_at(end.max(ended) + CUT_TIMEOUT, all_finished)
             .await
             .is_err()
         {
