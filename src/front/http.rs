@@ -44,6 +44,9 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// have been in the kernel's backlog, together with that request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
+/// When the alarm of a connection goes off that has no deadline: it is set again then.
+const FAR: Duration = Duration::from_secs(86_400);
+
 /// How often a client that is not being read is looked at.
 const HANGUP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -230,9 +233,12 @@ async fn drive(
     let mut drain_step = DrainStep::NotDraining;
     // One timer for all deadlines of the connection, and it is moved rarely: most of them are met,
     // and a timer that is reset with every request costs more than one that goes off for nothing.
-    let far = Instant::now() + Duration::from_secs(86_400);
-    let mut alarm = std::pin::pin!(tokio::time::sleep_until(far));
-    let due = || activity.deadline(&connection.timeouts).unwrap_or(far);
+    let far = Cell::new(Instant::now() + FAR);
+    let mut alarm = std::pin::pin!(tokio::time::sleep_until(far.get()));
+    let due = || {
+        let due = activity.deadline(&connection.timeouts);
+        due.unwrap_or(far.get())
+    };
     let mut poll = |cx: &mut Context<'_>, finish: bool| {
         let done = poll_http(cx, finish);
         // The slot comes first: once it is full, hyper's own result no longer matters.
@@ -271,7 +277,7 @@ async fn drive(
             urgency = drain.begun(), if drain_step == DrainStep::NotDraining => {
                 drain_step = DrainStep::AwaitingFirstRequest(match urgency {
                     // No hurry: the first request has its ordinary deadline.
-                    Urgency::Low => far,
+                    Urgency::Low => far.get(),
                     Urgency::High => Instant::now() + FIRST_REQUEST,
                 });
             }
@@ -285,8 +291,12 @@ async fn drive(
                 }
             }
             () = alarm.as_mut() => {
-                if due() <= Instant::now() {
+                let now = Instant::now();
+                if activity.deadline(&connection.timeouts).is_some_and(|due| due <= now) {
                     return HttpExit::Expired;
+                }
+                if far.get() <= now {
+                    far.set(now + FAR);
                 }
                 if activity.has_left() {
                     return HttpExit::Left;
