@@ -172,12 +172,11 @@ impl Driver<'_> {
         let connection = &self.carrier.connection;
         let mut drain = connection.listener.drain.watch();
         let mut is_draining = false;
-        let far = Instant::now() + Duration::from_secs(86_400);
-        let mut alarm = std::pin::pin!(tokio::time::sleep_until(far));
+        let mut alarm = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
         loop {
             self.advance();
-            let due = self.due().unwrap_or(far);
-            if alarm.deadline() != due {
+            let due = self.due();
+            if let Some(due) = due.filter(|due| *due != alarm.deadline()) {
                 alarm.as_mut().reset(due);
             }
             tokio::select! {
@@ -194,12 +193,14 @@ impl Driver<'_> {
                     let Some(opened) = accepted else {
                         return Ok(());
                     };
-                    let stream = stream::serve(Rc::clone(self.carrier), opened?);
+                    // Counted at once: what is due in this turn must know of it.
+                    let entered = self.carrier.enter();
+                    let stream = stream::serve(entered, opened?);
                     connection.worker.tasks.spawn(TurnTask::new(stream));
                 }
                 // After the connection has sent what the tunnels have written: a GOAWAY follows their Close frames.
                 () = self.carrier.shared.changed() => {}
-                () = alarm.as_mut() => {
+                () = alarm.as_mut(), if due.is_some() => {
                     if self.is_over() {
                         return Ok(());
                     }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::config::model::{PingConfig, TunnelLimits};
 use crate::observe::access_log::SessionId;
-use crate::tunnel::ended::CloseMessage;
+use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// What the sessions of one HTTP/2 connection share.
 #[derive(Debug, Default)]
@@ -59,8 +59,7 @@ impl SharedConnection {
         self.changed.notify_one();
     }
 
-    /// The message of the last tunnel that was closed on purpose, once: then the connection's turn has come, if it
-    /// is in a drain.
+    /// The message of a tunnel that the drain has closed, once: then the connection's turn has come.
     pub fn take_turn(&self) -> Option<Rc<CloseMessage>> {
         self.turn.take()
     }
@@ -122,7 +121,10 @@ impl StreamPlace {
         if let Some(tunnel) = tunnels.get_mut(&self.session)
             && !std::mem::replace(&mut tunnel.is_closed, true)
         {
-            self.shared.turn.replace(Some(message));
+            // One that was closed for a reason of its own says nothing about the others.
+            if message.ended == Ended::Shutdown {
+                self.shared.turn.replace(Some(message));
+            }
             self.shared.changed.notify_one();
         }
     }

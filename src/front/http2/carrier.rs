@@ -161,6 +161,13 @@ impl Drop for Carrier {
 #[derive(Debug)]
 pub(super) struct StreamGuard(Rc<Carrier>);
 
+impl StreamGuard {
+    /// The connection that carries the stream.
+    pub(super) fn carrier(&self) -> &Rc<Carrier> {
+        &self.0
+    }
+}
+
 impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);

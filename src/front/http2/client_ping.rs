@@ -77,6 +77,8 @@ impl ClientPing {
 #[derive(Debug)]
 pub(super) struct HeardStream {
     stream: TurnStream<Stream>,
+    /// Whether the client accepted nothing of the last write.
+    is_blocked: bool,
     heard: Rc<Cell<Instant>>,
 }
 
@@ -85,8 +87,19 @@ impl HeardStream {
     pub(super) fn new(stream: Stream, heard: &Rc<Cell<Instant>>) -> Self {
         Self {
             stream: TurnStream::new(stream),
+            is_blocked: false,
             heard: Rc::clone(heard),
         }
+    }
+}
+
+impl HeardStream {
+    /// A client that accepts what it had no room for is there, although it may have nothing to say.
+    fn note_write<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        if std::mem::replace(&mut self.is_blocked, written.is_pending()) && written.is_ready() {
+            self.heard.set(Instant::now());
+        }
+        written
     }
 }
 
@@ -110,7 +123,8 @@ impl AsyncWrite for HeardStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note_write(written)
     }
 
     fn poll_write_vectored(
@@ -118,7 +132,8 @@ impl AsyncWrite for HeardStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -81,7 +81,11 @@ impl Sending {
                 receiving.take_in(cx);
             }
             loop {
+                let before = piece.len();
                 let polled = poll_send(&mut send, &mut piece, cx);
+                if piece.len() < before {
+                    alarm = None;
+                }
                 if polled.is_pending() && body.is_broken_off() {
                     send.send_reset(Reason::CANCEL);
                     return Poll::Ready(());
@@ -154,7 +158,10 @@ fn poll_piece(
                 Ok(data) if data.is_empty() => continue,
                 Ok(data) => return Poll::Ready(BodyPiece::Data(data)),
                 Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) => send.send_trailers(trailers),
+                    Ok(mut trailers) => {
+                        http2_head::strip_connection(&mut trailers);
+                        send.send_trailers(trailers)
+                    }
                     Err(_) => continue,
                 },
             },

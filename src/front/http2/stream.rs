@@ -15,7 +15,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-use super::carrier::Carrier;
+use super::carrier::{Carrier, StreamGuard};
 use super::receiving::Receiving;
 use super::sending::Sending;
 use crate::front::response::{self, Answer};
@@ -36,8 +36,8 @@ use crate::session::{
 pub(super) type OpenedStream = (Request<RecvStream>, SendResponse<SendBuffer>);
 
 /// Serves a stream until its response has been sent, or it has become a tunnel.
-pub(super) async fn serve(carrier: Rc<Carrier>, (request, mut respond): OpenedStream) {
-    let _entered = carrier.enter();
+pub(super) async fn serve(entered: StreamGuard, (request, mut respond): OpenedStream) {
+    let carrier = entered.carrier();
     let connection = carrier.connection.stream();
     let (mut parts, recv) = request.into_parts();
     let is_head = parts.method == Method::HEAD;
@@ -47,7 +47,7 @@ pub(super) async fn serve(carrier: Rc<Carrier>, (request, mut respond): OpenedSt
         return respond.send_reset(Reason::REFUSED_STREAM);
     }
     let reason_header = connection.worker.snapshot().server.reason_header;
-    let (guards, kind) = match admit(&carrier, &mut parts, &recv) {
+    let (guards, kind) = match admit(carrier, &mut parts, &recv) {
         Ok(admitted) => admitted,
         Err(rejected) => {
             let rejected = counted(&connection, rejected);

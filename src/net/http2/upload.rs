@@ -25,6 +25,8 @@ struct IncomingBody {
     /// What has come and is not forwarded yet. Its bound is the stream's window.
     bytes: BytesMut,
     end: BodyEnd,
+    /// Whether the stream's own task takes in what comes.
+    has_reader: bool,
     /// The number of bytes to come, if the client has announced it.
     left: Option<u64>,
     /// The task that forwards the body, if it waits.
@@ -66,6 +68,7 @@ impl Upload {
             },
             recv,
             bytes: BytesMut::new(),
+            has_reader: true,
             left: length,
             forwarder: None,
             demand: BodyDemand::NotYet,
@@ -97,6 +100,18 @@ impl UploadReader {
             incoming.demand = BodyDemand::Noted;
         }
         is_awaited
+    }
+}
+
+impl Drop for UploadReader {
+    /// The response is complete, and the endpoint may still want the rest of the body: the task that forwards it has to
+    /// take in what comes.
+    fn drop(&mut self) {
+        let mut incoming = self.0.borrow_mut();
+        incoming.has_reader = false;
+        if let Some(forwarder) = incoming.forwarder.take() {
+            forwarder.wake();
+        }
     }
 }
 
@@ -145,6 +160,9 @@ impl Body for Upload {
             if let Some(reader) = incoming.reader.take() {
                 reader.wake();
             }
+        }
+        if !incoming.has_reader {
+            let _ = incoming.poll_in(cx);
         }
         if !incoming.bytes.is_empty() {
             let bytes = std::mem::take(&mut incoming.bytes).freeze();
