@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use tokio::sync::Notify;
 
 use super::error::SessionError;
-use crate::config::model::{MissingKey, RequestKey, SharedLimitConfig};
+use crate::config::model::{MissingKey, RequestKey, SharedLimitConfig, WhenFull};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::{KeyTraits, KeyValue};
 use crate::protocol::retry_after::ClientWait;
 use crate::quota::shared::{KeyPermit, KeySource, LimitExceeded, SharedLimits};
-use crate::snapshot::Route;
+use crate::snapshot::{Route, RunningLimit};
 
 /// Counts a request towards the limits of its route. A handshake gets the permits for its tunnel, and has to give way
 /// to a newer one when `gives_way` is notified.
@@ -27,7 +27,11 @@ pub(super) fn count(
 ) -> Result<Vec<KeyPermit>, SessionError> {
     let is_handshake = gives_way.is_some();
     let mut permits = Vec::with_capacity(route.shared_limits.len() * usize::from(is_handshake));
-    for limit in &route.shared_limits {
+    // First those that can only refuse: a request that is refused must not have taken the place of another one.
+    let displaces = |limit: &&RunningLimit| limit.settings.when_full == WhenFull::CloseOldest;
+    let limits = route.shared_limits.iter();
+    let refusing = limits.clone().filter(|limit| !displaces(limit));
+    for limit in refusing.chain(limits.filter(displaces)) {
         let refused = |rejection: Rejection| SessionError {
             detail: Some(format!("limit {}", limit.settings.name)),
             ..rejection.into()
