@@ -271,7 +271,15 @@ async fn forward_plain(
         }
         Err(failure)
     };
-    let served = served.await;
+    // Wherever it waits: for an endpoint, for a connection to one, for its response.
+    let served = tokio::select! {
+        biased;
+        reason = slot.exchange().verdict_reached() => Err(SessionError {
+            detail: Some(format!("no response yet; ended: {reason}")),
+            ..Rejection::StreamEnded.into()
+        }),
+        served = served => served,
+    };
     if served.is_err() {
         slot.exchange().rejected();
     }

@@ -12,7 +12,6 @@ use super::routed::RoutedRequest;
 use super::stream_record::StreamRecord;
 use crate::protocol::interim_response;
 use crate::protocol::rejection::Rejection;
-use crate::streams::ended::StreamEnded;
 use crate::streams::table::ExchangeSlot;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{
@@ -47,8 +46,6 @@ pub(super) enum RequestFailure {
     UploadTooLarge,
     /// The endpoint sent no response head in time.
     TooSlow,
-    /// The request was ended like a stream, before a response head came.
-    Ended(StreamEnded),
 }
 
 impl RequestFailure {
@@ -80,10 +77,6 @@ impl RequestFailure {
             }
             Self::UploadStalled => Rejection::RequestBodyTimeout.into(),
             Self::UploadTooLarge => Rejection::BodyTooLarge.into(),
-            Self::Ended(reason) => SessionError {
-                detail: Some(format!("{endpoint}: no response yet; ended: {reason}")),
-                ..Rejection::StreamEnded.into()
-            },
             Self::TooSlow => SessionError {
                 detail: Some(format!("{endpoint}: no response in time")),
                 ..Rejection::ResponseTimeout.into()
@@ -111,10 +104,7 @@ pub(super) async fn send(
 ) -> Result<Response<Incoming>, RequestFailure> {
     let limit = routed.upstream.timeouts().response;
     let PlainExchange {
-        slot,
-        upload,
-        interim,
-        ..
+        upload, interim, ..
     } = exchange;
     if exchange.has_interim {
         interim.watch(&mut request);
@@ -130,8 +120,6 @@ pub(super) async fn send(
                 continue;
             }
             answered = tokio::time::timeout_at(deadline, &mut response) => answered,
-            // Also a client that is still sending can get a response.
-            reason = slot.exchange().verdict_reached() => return Err(RequestFailure::Ended(reason)),
         };
         match answered {
             Ok(Ok(response)) => return Ok(response),

@@ -135,6 +135,7 @@ impl<O: StreamOwner> Body for StreamBody<O> {
         let is_last = body.is_end_stream();
         Poll::Ready(match piece {
             Some(Ok(piece)) => {
+                let is_last = is_last || piece.is_trailers();
                 let piece = self.pass(piece);
                 if is_last {
                     self.slot.exchange().set_outcome(StreamEnded::Complete);

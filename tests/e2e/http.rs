@@ -146,6 +146,9 @@ async fn announced_trailers_pass_both_ways() {
     assert_eq!(client.chunk().await, None);
     assert_eq!(client.line().await.to_ascii_lowercase(), "x-sum: 2");
     client.line().await;
+    // The response is complete: its connection serves the next request.
+    client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    served.head().await;
 }
 
 const EXPECTS: &str =

@@ -126,6 +126,26 @@ async fn tunnels_and_streams_are_closed_one_by_one_the_oldest_first() {
     assert!(ends(&proxy).iter().all(|(_, reason)| reason == "shutdown"));
 }
 
+#[tokio::test]
+async fn a_request_that_waits_for_an_endpoint_is_answered_at_the_end() {
+    let endpoint = Endpoint::bind().await;
+    let address = format!("\"{}\"", endpoint.address);
+    let full = format!("{{ address = {address}, max_tunnels = 1 }}");
+    let config = stopping_alone("2s", &endpoint).replace(&address, &full);
+    let queue = "queue = { size = 9, timeout = \"1m\" }\n";
+    let mut proxy = Proxy::start(&(config + queue)).await;
+    let _held = tunnel(&proxy, &endpoint).await;
+    let mut waiting = proxy.connect().await;
+    waiting.send("GET /poll HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    proxy.signal(Signal::TERM);
+    let (head, _) = waiting.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (503, Some("stream-ended"))
+    );
+    assert_eq!(proxy.exit().await, 0);
+}
+
 /// An event stream lasts, however young it is: if it was not in line, the tunnel would come first.
 #[tokio::test]
 async fn an_event_stream_that_has_just_begun_has_its_turn() {

@@ -97,7 +97,13 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let piece = ready!(Pin::new(&mut *self.body).poll_frame(cx));
-        if piece.is_none() || self.body.is_end_stream() {
+        let is_last = match &piece {
+            // Nothing comes behind trailers, and neither hyper nor h2 asks for more.
+            Some(Ok(piece)) => piece.is_trailers() || self.body.is_end_stream(),
+            Some(Err(_)) => self.body.is_end_stream(),
+            None => true,
+        };
+        if is_last {
             self.end();
         }
         Poll::Ready(piece)
