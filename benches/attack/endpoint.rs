@@ -1,33 +1,20 @@
 //! The endpoints: they agree to every handshake, and answer plain requests as an attacker needs it.
 
 use std::net::SocketAddr;
-use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::attacks::CHUNK;
 use super::rig::client::frame;
-use super::rig::endpoint::{listen_std, path, read_head, switch};
-use super::rig::runtime;
+use super::rig::endpoint::{self, path, read_head, switch};
 
 /// Bytes of one read or write.
 const PIECE: usize = 64 << 10;
 
 /// Starts an endpoint on a thread of its own.
 pub(crate) fn start() -> SocketAddr {
-    let listener = listen_std(([127, 0, 0, 1], 0).into());
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        runtime().block_on(async move {
-            let listener = TcpListener::from_std(listener).unwrap();
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                tokio::task::spawn_local(serve(socket));
-            }
-        });
-    });
-    address
+    endpoint::start(serve)
 }
 
 /// Serves a connection until an end or an error.

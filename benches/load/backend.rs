@@ -2,32 +2,19 @@
 //! as many as the path says.
 
 use std::net::SocketAddr;
-use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::rig::client::frame;
-use super::rig::endpoint::{listen_std, path, read_head, switch};
-use super::rig::runtime;
+use super::rig::endpoint::{self, path, read_head, switch};
 
 /// The number of bytes that a discarding backend acknowledges at a time.
 pub(crate) const ACKNOWLEDGED: usize = 4 << 20;
 
 /// Starts the backend on a thread of its own.
 pub(crate) fn start() -> SocketAddr {
-    let listener = listen_std(([127, 0, 0, 1], 0).into());
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        runtime().block_on(async move {
-            let listener = TcpListener::from_std(listener).unwrap();
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                tokio::task::spawn_local(serve(socket));
-            }
-        });
-    });
-    address
+    endpoint::start(serve)
 }
 
 async fn serve(mut socket: TcpStream) {

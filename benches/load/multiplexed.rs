@@ -39,7 +39,7 @@ impl Multiplexer {
             .handshake(stream)
             .await
             .unwrap();
-        // A connection that fails ends its streams, and whoever waits for one of them notices.
+        // If the connection fails, its streams end, and the tasks that wait for them see that.
         tokio::task::spawn_local(connection);
         let settings = async {
             while !requests.is_extended_connect_protocol_enabled() {

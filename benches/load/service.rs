@@ -1,28 +1,15 @@
 //! A service that tidegate asks about requests: admits all of them, under the name in their cookie.
 
 use std::net::SocketAddr;
-use std::thread;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use super::rig::endpoint::{listen_std, read_head};
-use super::rig::runtime;
+use super::rig::endpoint::{self, read_head};
 
 /// Starts the service on a thread of its own.
 pub(crate) fn start() -> SocketAddr {
-    let listener = listen_std(([127, 0, 0, 1], 0).into());
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        runtime().block_on(async move {
-            let listener = TcpListener::from_std(listener).unwrap();
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                tokio::task::spawn_local(serve(socket));
-            }
-        });
-    });
-    address
+    endpoint::start(serve)
 }
 
 async fn serve(mut socket: TcpStream) {

@@ -1,11 +1,14 @@
 //! The server side of the opening handshake, for endpoints that agree to every one.
 
 use std::net::SocketAddr;
+use std::thread;
 
 use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::runtime;
 
 /// Connections that may wait to be accepted: a storm of clients must not fail at the endpoint.
 const BACKLOG: i32 = 4096;
@@ -24,6 +27,27 @@ pub(crate) fn listen_std(address: SocketAddr) -> std::net::TcpListener {
 /// The same within a runtime.
 pub(crate) fn listen(address: SocketAddr) -> TcpListener {
     TcpListener::from_std(listen_std(address)).unwrap()
+}
+
+/// Accepts connections on a thread of its own, each of which `serve` serves in a task of that thread.
+pub(crate) fn start<S: Future + 'static>(
+    serve: impl Fn(TcpStream) -> S + Send + 'static,
+) -> SocketAddr {
+    let listener = listen_std(([127, 0, 0, 1], 0).into());
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        runtime().block_on(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let served = serve(socket);
+                tokio::task::spawn_local(async move {
+                    served.await;
+                });
+            }
+        });
+    });
+    address
 }
 
 /// Reads the head of a request, with the empty line that ends it. Bytes that follow it stay in
