@@ -283,9 +283,7 @@ fn enter(
         counts,
         ..
     } = *entrance;
-    // The limit per address is for clients. A trusted proxy has one address for all of its clients.
-    let is_proxy = settings.trust.proxies.contain(origin.peer.ip());
-    let address = origin.peer.ip().filter(|_| !is_proxy);
+    let address = settings.trust.single_client(origin.peer.ip());
     let entered = listener.gate.enter(&settings.limits, address);
     entered.map_err(|limit| {
         let refused = match limit {

@@ -111,6 +111,11 @@ impl ListenerSeries {
         OpenConnection(Arc::clone(self))
     }
 
+    /// Counts a connection that was ended, or a stream that was reset, in HTTP/2.
+    pub fn count_http2_reset(&self, reason: Http2Reset) {
+        self.http2_resets.at(reason as usize).add(1);
+    }
+
     /// Counts a successful TLS handshake.
     pub fn count_tls_handshake(&self, version: &str, resumed: bool) {
         if let Some(position) = TLS.iter().position(|label| *label == (version, resumed)) {

@@ -77,6 +77,13 @@ pub struct Trust {
     pub proxy_protocol: bool,
 }
 
+impl Trust {
+    /// The address of `peer`, if it stands for a single client: a trusted proxy has one address for all of its clients.
+    pub fn single_client(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
+        peer.filter(|_| !self.proxies.contain(peer))
+    }
+}
+
 /// A family of forwarding headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Family {

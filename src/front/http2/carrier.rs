@@ -77,8 +77,7 @@ impl Carrier {
 
     /// Counts an end of this connection.
     pub(super) fn count_reset(&self, reason: Http2Reset) {
-        let counts = &self.connection.counts;
-        counts.http2_resets.at(reason as usize).add(1);
+        self.connection.counts.count_http2_reset(reason);
     }
 
     /// A permit for what a stream costs, unless the process has no room.

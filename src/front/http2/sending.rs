@@ -94,7 +94,7 @@ impl Sending {
                     // The client gives no credit. It is not blamed for the time in which there was nothing to send.
                     let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
                     ready!(alarm.as_mut().poll(cx));
-                    count_reset(connection, Http2Reset::NoCredit);
+                    connection.counts.count_http2_reset(Http2Reset::NoCredit);
                     send.send_reset(Reason::CANCEL);
                     return Poll::Ready(());
                 }
@@ -107,10 +107,6 @@ impl Sending {
         })
         .await;
     }
-}
-
-fn count_reset(connection: &Connection, reason: Http2Reset) {
-    connection.counts.http2_resets.at(reason as usize).add(1);
 }
 
 /// Whether a response may say how long it is (RFC 9110 section 8.6).
@@ -167,7 +163,7 @@ fn poll_piece(
             },
             None => send.send_data(SendBuffer::empty(), true),
             Some(Err(BodyBroken::Endpoint(_))) => {
-                count_reset(connection, Http2Reset::BrokenBody);
+                connection.counts.count_http2_reset(Http2Reset::BrokenBody);
                 send.send_reset(Reason::INTERNAL_ERROR);
                 Ok(())
             }

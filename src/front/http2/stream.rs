@@ -1,6 +1,5 @@
 //! One stream: from its head to the end of its response, or to a tunnel.
 
-use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -21,7 +20,6 @@ use super::sending::Sending;
 use crate::front::response::{self, Answer};
 use crate::net::client_body::ClientBody;
 use crate::net::http2::{SendBuffer, TunnelReceiver, TunnelStream, Upload};
-use crate::net::listener::ListenerSettings;
 use crate::net::listener_limits::LimitReached;
 use crate::net::stream::Stream;
 use crate::protocol::hop_by_hop;
@@ -113,17 +111,11 @@ pub(super) async fn serve(entered: StreamGuard, (request, mut respond): OpenedSt
 /// that it is one too many. A client that is over its rate must not get away with requests that are not valid.
 fn counted(connection: &Connection, rejected: Rejection) -> Rejection {
     let settings = connection.listener.settings.load();
-    let address = client_address(connection, &settings);
+    let address = settings.trust.single_client(connection.peer.ip());
     match connection.listener.gate.request(&settings.limits, address) {
         Ok(()) => rejected,
         Err(_) => Rejection::RequestRate,
     }
-}
-
-/// The address of the client, if the connection is that of a single one.
-fn client_address(connection: &Connection, settings: &ListenerSettings) -> Option<IpAddr> {
-    let is_proxy = settings.trust.proxies.contain(connection.peer.ip());
-    connection.peer.ip().filter(|_| !is_proxy)
 }
 
 /// Admits a stream with what it costs, and turns its head into one that a session can read.
@@ -142,7 +134,7 @@ fn admit(
         }
         // A tunnel counts as the connection that it would be without HTTP/2.
         let settings = connection.listener.settings.load();
-        let address = client_address(connection, &settings);
+        let address = settings.trust.single_client(connection.peer.ip());
         let entered = connection.listener.gate.enter(&settings.limits, address);
         permit.hold(entered.map_err(|limit| match limit {
             LimitReached::ConnectionsPerIp => Rejection::AddressFull,
