@@ -1,5 +1,5 @@
 //! Any head that h2 lets through is turned into a head of HTTP/1.1 that is complete, names one host, and means the same
-//! to whoever reads it from the wire.
+//! to a server that reads it from the wire.
 //!
 //! A head is written as lines here, one for each field: `:method: GET`, `:path: /`, `x-a: 1`.
 

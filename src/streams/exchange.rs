@@ -52,7 +52,7 @@ pub struct FinishedStream {
 /// How far an exchange has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExchangeStage {
-    /// No endpoint has been chosen, or none is asked any more.
+    /// No endpoint has been asked.
     Unsent,
     /// The endpoint has not responded yet.
     Asked,

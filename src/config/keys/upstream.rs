@@ -255,7 +255,7 @@ const TIMEOUTS: KeyTable = KeyTable {
             "body",
             DURATION_OR_OFF,
             "\"off\"",
-            "An endpoint that has begun the body of a response must send its next bytes within this time; otherwise, the response is broken off. By default, there is no such time: event streams may be silent for long, and an endpoint that vanishes is found by `keepalive`.",
+            "Once an endpoint has sent the head of a response, it must send the next bytes of the body within this time; otherwise, tidegate breaks the response off. By default, there is no limit, because event streams may be silent for long; `keepalive` detects an endpoint that has vanished.",
         )
         .shown(r#"body = "2m""#),
     ],

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[derive(Debug, PartialEq)]
-    struct BodyBroken;
+    struct SentBroken;
 
     struct SentBody {
         sent: VecDeque<Sent>,
@@ -227,12 +227,12 @@ mod tests {
 
     impl Body for SentBody {
         type Data = Bytes;
-        type Error = BodyBroken;
+        type Error = SentBroken;
 
         fn poll_frame(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
-        ) -> Poll<PolledFrame<BodyBroken>> {
+        ) -> Poll<PolledFrame<SentBroken>> {
             if turns::current() < self.turn {
                 return Poll::Pending;
             }
@@ -246,7 +246,7 @@ mod tests {
                     Poll::Ready(Some(Ok(Frame::data(data.into()))))
                 }
                 Some(Sent::Trailers) => Poll::Ready(Some(Ok(Frame::trailers(HeaderMap::new())))),
-                Some(Sent::Broken) => Poll::Ready(Some(Err(BodyBroken))),
+                Some(Sent::Broken) => Poll::Ready(Some(Err(SentBroken))),
                 None => Poll::Ready(None),
             }
         }
@@ -284,7 +284,7 @@ mod tests {
             seen.push(match turn.now_or_never().unwrap() {
                 Poll::Pending => "|".to_owned(),
                 Poll::Ready(None) => return seen,
-                Poll::Ready(Some(Err(BodyBroken))) => "broken".to_owned(),
+                Poll::Ready(Some(Err(SentBroken))) => "broken".to_owned(),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => String::from_utf8(data.to_vec()).unwrap(),
                     Err(_) => "trailers".to_owned(),
