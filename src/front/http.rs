@@ -328,7 +328,7 @@ fn reject_unread(connection: &Connection, error: &hyper::Error) -> Option<Reject
 
 /// Writes `last`, closes our side and reads on for a moment: a close with unread bytes would be a reset,
 /// which may destroy our last response before the client has read it (RFC 9112 section 9.6).
-async fn linger(mut stream: Stream, last: &[u8]) {
+pub(super) async fn linger(mut stream: Stream, last: &[u8]) {
     let work = async {
         stream.write_all(last).await?;
         stream.shutdown().await?;

@@ -7,6 +7,7 @@
 
 mod carrier;
 mod client_ping;
+mod client_socket;
 mod receiving;
 mod sending;
 mod stream;
@@ -20,8 +21,10 @@ use h2::server::{Builder, Connection as H2Connection};
 use tokio::time::Instant;
 
 pub use self::carrier::CarrierGuards;
-use self::carrier::{Carrier, MAX_UNANSWERED};
-use self::client_ping::{ClientPing, HeardStream};
+use self::carrier::{Carrier, most_unanswered};
+use self::client_ping::ClientPing;
+use self::client_socket::{ClientSocket, SocketHandle};
+use super::http::linger;
 use crate::config::model::Http2;
 use crate::net::http2::SendBuffer;
 use crate::net::stream::Stream;
@@ -45,7 +48,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const AGE_JITTER: f64 = 0.2;
 
 /// A connection as h2 serves it.
-type Served = H2Connection<HeardStream, SendBuffer>;
+type Served = H2Connection<SocketHandle, SendBuffer>;
 
 /// Serves a connection until it has ended. The deadline of its first request counts from `since`.
 pub async fn serve(
@@ -55,8 +58,16 @@ pub async fn serve(
     settings: Http2,
     since: Instant,
 ) {
-    let carrier = Rc::new(Carrier::new(connection, guards));
-    let served = TurnTask::new(connected(&carrier, stream, settings, since)).await;
+    let carrier = Rc::new(Carrier::new(connection, guards, settings.streams));
+    let heard = Rc::new(Cell::new(since));
+    let socket = ClientSocket::new(stream, &heard);
+    let served = TurnTask::new(connected(&carrier, (&socket, heard), settings, since)).await;
+    // h2 has let go of it: what it has written must reach the client.
+    if !served.as_ref().is_err_and(h2::Error::is_io)
+        && let Some(socket) = Rc::into_inner(socket)
+    {
+        Box::pin(linger(socket.into_stream(), &[])).await;
+    }
     if let Err(error) = served {
         if error.is_library() {
             carrier.count_reset(reset_for(error.reason()));
@@ -67,14 +78,14 @@ pub async fn serve(
 
 async fn connected(
     carrier: &Rc<Carrier>,
-    stream: Stream,
+    (socket, heard): (&Rc<ClientSocket>, Rc<Cell<Instant>>),
     settings: Http2,
     since: Instant,
 ) -> Result<(), h2::Error> {
     let connection = &carrier.connection;
     let deadline = since + connection.timeouts.request_header;
-    let heard = Rc::new(Cell::new(since));
-    let handshake = builder(connection, settings).handshake(HeardStream::new(stream, &heard));
+    let handle = SocketHandle(Rc::clone(socket));
+    let handshake = builder(connection, settings).handshake(handle);
     let Ok(served) = tokio::time::timeout_at(deadline, handshake).await else {
         connection.counts.expired.add(1);
         return Ok(());
@@ -87,6 +98,7 @@ async fn connected(
         .map(|age| Instant::now() + age.mul_f64(shorter));
     Driver {
         carrier,
+        socket,
         ping: ClientPing::new(served.ping_pong(), heard),
         served,
         stage: ConnectionStage::Open,
@@ -121,7 +133,7 @@ fn builder(connection: &Connection, settings: Http2) -> Builder {
         .data_frame_budget(SMALL_FRAME_BUDGET)
         // Those that were reset before h2 has handed them over are counted as well when it does. Its own limit would be
         // reached by a browser that leaves a page while the worker is busy, and all tunnels with it.
-        .max_pending_accept_reset_streams(MAX_UNANSWERED)
+        .max_pending_accept_reset_streams(most_unanswered(settings.streams))
         // h2 counts over the life of a connection, which may last for weeks. `carrier` counts per time.
         .max_local_error_reset_streams(None);
     if settings.websockets {
@@ -155,6 +167,7 @@ fn close_tunnels(carrier: &Carrier, message: &Rc<CloseMessage>) {
 /// Drives a connection.
 struct Driver<'a> {
     carrier: &'a Rc<Carrier>,
+    socket: &'a ClientSocket,
     served: Served,
     ping: ClientPing,
     stage: ConnectionStage,
@@ -267,6 +280,10 @@ impl Driver<'_> {
     fn idle_until(&self) -> Option<Instant> {
         let idle = self.idle_since?;
         Some(match self.stage {
+            // What h2 still has for the client comes first.
+            ConnectionStage::Going { .. } if self.socket.is_blocked() => {
+                self.socket.heard() + self.carrier.connection.timeouts.response_body
+            }
             ConnectionStage::Going { since } => idle.max(since) + GOODBYE,
             _ => idle + self.carrier.patience(),
         })

@@ -31,8 +31,9 @@ pub(super) struct Carrier {
     has_had_stream: Cell<bool>,
     /// Handshakes in progress.
     handshakes: Cell<usize>,
-    /// Whether the client is being sent a GOAWAY.
-    is_going: Cell<bool>,
+    /// Since when a GOAWAY is on its way to the client.
+    going_since: Cell<Option<Instant>>,
+    most_unanswered: usize,
     unanswered: RefCell<UnansweredStreams>,
 }
 
@@ -44,14 +45,23 @@ struct UnansweredStreams {
     count: usize,
 }
 
-/// How many of them a client may have in [`UNANSWERED_TIME`]: a browser that leaves a page abandons as many requests as
-/// it has open, and not much more.
-pub(super) const MAX_UNANSWERED: usize = 200;
+/// How many of them a client may have in [`UNANSWERED_TIME`], where as many streams may be open at once: a browser that
+/// leaves a page abandons as many requests as it has open, and not much more.
+pub(super) fn most_unanswered(streams: u32) -> usize {
+    usize::try_from(streams)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(2)
+        .max(200)
+}
+
+/// How long after a GOAWAY further requests are served.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 const UNANSWERED_TIME: Duration = Duration::from_secs(10);
 
 impl Carrier {
-    pub(super) fn new(connection: Connection, guards: CarrierGuards) -> Self {
+    /// A connection on which as many streams may be open at once.
+    pub(super) fn new(connection: Connection, guards: CarrierGuards, streams: u32) -> Self {
         connection.counts.http2_connections.add(1);
         Self {
             connection,
@@ -60,7 +70,8 @@ impl Carrier {
             streams: Cell::new(0),
             has_had_stream: Cell::new(false),
             handshakes: Cell::new(0),
-            is_going: Cell::new(false),
+            going_since: Cell::new(None),
+            most_unanswered: most_unanswered(streams),
             unanswered: RefCell::new(UnansweredStreams {
                 since: Instant::now(),
                 count: 0,
@@ -114,14 +125,16 @@ impl Carrier {
         self.handshakes.get() > 0
     }
 
-    /// Whether the client is being sent a GOAWAY.
-    pub(super) fn is_going(&self) -> bool {
-        self.is_going.get()
+    /// Whether a stream with this intention comes too late: a GOAWAY is on its way to the client. A request may have been
+    /// sent before the client had it, for a while.
+    pub(super) fn refuses(&self, is_tunnel: bool) -> bool {
+        let going = self.going_since.get();
+        going.is_some_and(|since| is_tunnel || since.elapsed() > LAST_REQUESTS)
     }
 
-    /// Notes that the client is being sent a GOAWAY.
+    /// Notes that a GOAWAY is on its way to the client.
     pub(super) fn go(&self) {
-        self.is_going.set(true);
+        self.going_since.set(Some(Instant::now()));
     }
 
     /// Notes that a stream ended before it had a response.
@@ -134,7 +147,7 @@ impl Carrier {
             };
         }
         unanswered.count += 1;
-        if unanswered.count > MAX_UNANSWERED {
+        if unanswered.count > self.most_unanswered {
             self.shared.note_change();
         }
     }
@@ -142,7 +155,7 @@ impl Carrier {
     /// Whether the client opens streams only to reset them; once.
     pub(super) fn take_abuse(&self) -> bool {
         let mut unanswered = self.unanswered.borrow_mut();
-        let is_abused = unanswered.count > MAX_UNANSWERED;
+        let is_abused = unanswered.count > self.most_unanswered;
         if is_abused {
             unanswered.count = 0;
         }

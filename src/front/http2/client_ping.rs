@@ -1,18 +1,13 @@
 //! Whether a client that is silent is still there: one PING for all tunnels of its connection (RFC 9113 section 6.7).
 
 use std::cell::Cell;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use h2::{Ping, PingPong};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::config::model::PingConfig;
-use crate::net::stream::Stream;
-use crate::net::turns::TurnStream;
 
 /// Asks the client of a connection that carries tunnels.
 #[derive(Debug)]
@@ -21,11 +16,12 @@ pub(super) struct ClientPing {
     pings: Option<PingPong>,
     /// When the client was asked, if it has not answered.
     asked: Option<Instant>,
+    /// When the client was last known to be there.
     heard: Rc<Cell<Instant>>,
 }
 
 impl ClientPing {
-    /// For the connection that `heard` notes the bytes of.
+    /// For the client that `heard` is about.
     pub(super) fn new(pings: Option<PingPong>, heard: Rc<Cell<Instant>>) -> Self {
         Self {
             pings,
@@ -70,82 +66,6 @@ impl ClientPing {
         {
             self.asked = None;
         }
-    }
-}
-
-/// A client's stream that notes when bytes have come.
-#[derive(Debug)]
-pub(super) struct HeardStream {
-    stream: TurnStream<Stream>,
-    /// Whether the client accepted nothing of the last write.
-    is_blocked: bool,
-    heard: Rc<Cell<Instant>>,
-}
-
-impl HeardStream {
-    /// Notes in `heard` when bytes have come on `stream`.
-    pub(super) fn new(stream: Stream, heard: &Rc<Cell<Instant>>) -> Self {
-        Self {
-            stream: TurnStream::new(stream),
-            is_blocked: false,
-            heard: Rc::clone(heard),
-        }
-    }
-}
-
-impl HeardStream {
-    /// A client that accepts what it had no room for is there, although it may have nothing to say.
-    fn note_write<T>(&mut self, written: Poll<T>) -> Poll<T> {
-        if std::mem::replace(&mut self.is_blocked, written.is_pending()) && written.is_ready() {
-            self.heard.set(Instant::now());
-        }
-        written
-    }
-}
-
-impl AsyncRead for HeardStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if result.is_ready() {
-            self.heard.set(Instant::now());
-        }
-        result
-    }
-}
-
-impl AsyncWrite for HeardStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note_write(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note_write(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) async fn serve(entered: StreamGuard, (request, mut respond): OpenedSt
     let connection = carrier.connection.stream();
     let (mut parts, recv) = request.into_parts();
     let is_head = parts.method == Method::HEAD;
-    if parts.extensions.get::<Protocol>().is_some() && carrier.is_going() {
-        // The client did not know yet. It may open the tunnel on another connection by itself (RFC 9113 section 8.7).
+    if carrier.refuses(parts.extensions.get::<Protocol>().is_some()) {
+        // The client may open it on another connection by itself (RFC 9113 section 8.7).
         response::log_unserved(&connection, Rejection::Draining, None);
         return respond.send_reset(Reason::REFUSED_STREAM);
     }
