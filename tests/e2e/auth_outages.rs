@@ -53,9 +53,11 @@ async fn a_service_that_is_gone_is_retried_and_then_unavailable() {
 #[tokio::test]
 async fn an_idle_connection_to_the_service_may_close() {
     let guarded = Guarded::start("", "", "").await;
-    let (client, mut app, _) = guarded.admitted(&to_guarded(""), OK).await;
+    let (mut client, mut app, _) = guarded.admitted(&to_guarded(""), OK).await;
     app.send(NO_CONTENT).await;
-    drop(client);
+    assert_eq!(client.head().await.status(), 204);
+    // The endpoint's connection is idle as well: an open one would get the next request.
+    drop(app);
     // The connection is closed by the time it is used again, or just then.
     let (mut client, mut service, _) = guarded.ask(&to_guarded("")).await;
     service.send(OK).await;
