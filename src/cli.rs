@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod init;
 mod man;
 mod operate;
 mod probe;
@@ -83,6 +84,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a small configuration to begin with, from a few options
+    Init(init::InitArgs),
     /// Run a demo: a page, three backends, simulated clients and a certificate, all created on the spot
     Demo(demo::DemoArgs),
     #[command(flatten)]
@@ -136,6 +139,7 @@ pub(crate) fn main() -> ExitCode {
     match command {
         Command::Run { config } => run::run(&config),
         Command::Check { config, json } => check::check(&config, json),
+        Command::Init(args) => init::init(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Operate(verb) => operate::operate(verb),
         Command::Schema => schema::print(),

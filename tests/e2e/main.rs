@@ -46,6 +46,7 @@ mod http2_neighbours;
 mod http2_requests;
 mod http2_rules;
 mod includes;
+mod init;
 mod issued;
 mod limits;
 mod listeners;

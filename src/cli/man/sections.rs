@@ -43,6 +43,19 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "init",
+        &[
+            (
+                "tidegate init --host chat.example.com --backend 10.0.0.11:9000 --cert chat.pem --key chat.key",
+                "Write config.toml: wss for one host, in front of one backend.",
+            ),
+            (
+                "tidegate init --host chat.example.com --acme --agree /etc/tidegate/config.toml",
+                "The same for a backend on port 9000 of this machine, with a certificate from Let's Encrypt.",
+            ),
+        ],
+    ),
+    (
         "demo",
         &[(
             "tidegate demo --port 9443",
