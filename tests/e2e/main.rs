@@ -90,6 +90,7 @@ mod tokens;
 mod tunnel;
 mod tunnel_limits;
 mod upgrade;
+mod upgrade_bugs;
 mod upheaval;
 mod verdicts;
 mod watching;
