@@ -20,10 +20,12 @@ fn commands(page: &str) -> Vec<String> {
     let lines = shell.flat_map(str::lines);
     lines
         .map(|line| line.strip_prefix("$ ").unwrap_or(line))
+        .map(|line| line.strip_prefix("sudo ").unwrap_or(line))
         .filter_map(|line| line.strip_prefix("tidegate "))
         // The output of some commands begins with the name of the program and its version.
         .filter(|line| !line.starts_with(|c: char| c.is_ascii_digit()))
-        .map(|line| line.split(" #").next().unwrap().to_owned())
+        .map(|line| line.split(" #").next().unwrap())
+        .map(|line| line.split(" |").next().unwrap().to_owned())
         .collect()
 }
 
