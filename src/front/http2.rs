@@ -8,6 +8,7 @@
 mod carrier;
 mod client_ping;
 mod client_socket;
+mod opened_streams;
 mod receiving;
 mod sending;
 mod stream;
@@ -105,6 +106,7 @@ async fn connected(
         turn: None,
         idle_since: Some(since),
         oldest,
+        handed_over: 0,
     }
     .run()
     .await
@@ -177,12 +179,15 @@ struct Driver<'a> {
     idle_since: Option<Instant>,
     /// When it reaches its age.
     oldest: Option<Instant>,
+    /// Streams that h2 has handed over, or rejected by itself.
+    handed_over: u64,
 }
 
 impl Driver<'_> {
     /// Accepts streams until the connection has ended.
     async fn run(mut self) -> Result<(), h2::Error> {
-        let connection = &self.carrier.connection;
+        let carrier = self.carrier;
+        let connection = &carrier.connection;
         let mut drain = connection.listener.drain.watch();
         let mut is_draining = false;
         let mut alarm = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
@@ -201,18 +206,23 @@ impl Driver<'_> {
                 accepted = std::future::poll_fn(|cx| {
                     let accepted = self.served.poll_accept(cx);
                     self.ping.take_answer(cx);
+                    if accepted.is_pending() {
+                        self.count_rejected();
+                    }
                     accepted
                 }) => {
                     let Some(opened) = accepted else {
                         return Ok(());
                     };
+                    let opened = opened?;
+                    self.handed_over += 1;
                     // Counted at once: what is due in this turn must know of it.
-                    let entered = self.carrier.enter();
-                    let stream = stream::serve(entered, opened?);
+                    let entered = carrier.enter();
+                    let stream = stream::serve(entered, opened);
                     connection.worker.tasks.spawn(TurnTask::new(stream));
                 }
                 // After the connection has sent what the tunnels have written: a GOAWAY follows their Close frames.
-                () = self.carrier.shared.changed() => {}
+                () = carrier.shared.changed() => {}
                 () = alarm.as_mut(), if due.is_some() => {
                     if self.is_over() {
                         return Ok(());
@@ -220,6 +230,20 @@ impl Driver<'_> {
                 }
             }
         }
+    }
+
+    /// Counts the streams that h2 has rejected by itself since the last time.
+    fn count_rejected(&mut self) {
+        let is_going = matches!(self.stage, ConnectionStage::Going { .. });
+        // After a GOAWAY it ignores streams; until it has written what it has to, it may not have seen all.
+        if is_going || self.socket.is_blocked() {
+            return;
+        }
+        let opened = self.socket.opened_streams();
+        for _ in self.handed_over..opened {
+            stream::count_rejected(self.carrier);
+        }
+        self.handed_over = self.handed_over.max(opened);
     }
 
     fn begin_end(&mut self) {

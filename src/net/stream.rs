@@ -141,6 +141,13 @@ impl Socket {
         looked.is_ok_and(|ready| ready > 0)
     }
 
+    fn limit_unsent(&self, bytes: u32) {
+        if let Self::Tcp(socket) = self {
+            // A kernel that does not know it goes on as before.
+            let _ = SockRef::from(socket).set_tcp_notsent_lowat(bytes);
+        }
+    }
+
     fn reset_on_close(&self) -> io::Result<()> {
         match self {
             Self::Tcp(socket) => SockRef::from(socket).set_linger(Some(Duration::ZERO)),
@@ -234,6 +241,16 @@ impl Stream {
             Self::Endpoint(stream) => stream.get_ref().0.is_drained(),
             // It is not known. Dropped as it is, the stream is reset when what was written has been sent.
             Self::Http2(_) => false,
+        }
+    }
+
+    /// Limits how many bytes the kernel accepts before it has sent them, where it can.
+    pub fn limit_unsent(&self, bytes: u32) {
+        match self {
+            Self::Plain(socket) => socket.limit_unsent(bytes),
+            Self::Client(stream) => stream.get_ref().0.limit_unsent(bytes),
+            Self::Endpoint(stream) => stream.get_ref().0.limit_unsent(bytes),
+            Self::Http2(_) => {}
         }
     }
 

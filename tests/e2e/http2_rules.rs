@@ -3,10 +3,14 @@
 
 use h2::ext::Protocol;
 use http::Request;
+use serde_json::Value;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint, unused_address};
-use crate::harness::h2_client::{H2Client, H2Proxy, get, h2_settings, websocket, with_field};
+use crate::harness::h2_client::{H2Client, H2Proxy, HOST, get, h2_settings, websocket, with_field};
+use crate::harness::h2_frames::{
+    END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GET, HEADERS, Outcome, RawH2, block, raw_frame,
+};
 use crate::harness::wire::{KEY, Wire};
 
 /// A verdict: the status, and the reason of a refusal. A tunnel counts as 101.
@@ -219,6 +223,50 @@ async fn rates_and_numbers_count_streams_of_one_connection() {
             client.tunnel().await;
         }
     }
+}
+
+/// The head of a stream that h2 rejects by itself.
+const TWO_LENGTHS: [(&str, &str); 6] = [
+    (":method", "POST"),
+    (":scheme", "https"),
+    (":authority", HOST),
+    (":path", "/"),
+    ("content-length", "1"),
+    ("content-length", "2"),
+];
+
+#[tokio::test]
+async fn heads_that_nothing_reads_count_against_the_rate_and_are_logged() {
+    let echo = Echo::start("echo").await;
+    let listener = "limits.requests_per_ip = { rate = \"1/h\", burst = 2 }";
+    let proxy = H2Proxy::start(&h2_settings(&[echo.address], "true", listener, "")).await;
+    let mut raw = RawH2::connect(&proxy).await;
+    for stream in [1, 3] {
+        raw.open(stream, &TWO_LENGTHS, 0).await;
+        assert!(matches!(raw.outcome(stream).await, Outcome::Reset(_)));
+    }
+    raw.open(5, &GET, END_STREAM).await;
+    assert_eq!(raw.outcome(5).await, Outcome::Status(429));
+    let reasons: Vec<Value> = proxy.proxy.logged_times("rejected", 3).await;
+    let reasons: Vec<&Value> = reasons.iter().map(|event| &event["reason"]).collect();
+    assert_eq!(reasons, ["bad-request", "bad-request", "request-rate"]);
+}
+
+/// A client that goes on and on with them is served no further.
+#[tokio::test]
+async fn heads_that_nothing_reads_end_the_connection_in_the_end() {
+    let echo = Echo::start("echo").await;
+    let proxy = H2Proxy::simple(&[echo.address]).await;
+    let mut raw = RawH2::connect(&proxy).await;
+    let mut stream = 1;
+    while stream < 1000 {
+        let frame = raw_frame(HEADERS, END_HEADERS, stream, &block(&TWO_LENGTHS));
+        if !raw.try_send(&frame).await {
+            break;
+        }
+        stream += 2;
+    }
+    assert_eq!(raw.ended().await, Some(ENHANCE_YOUR_CALM));
 }
 
 #[tokio::test]

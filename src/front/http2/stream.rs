@@ -118,6 +118,14 @@ fn counted(connection: &Connection, rejected: Rejection) -> Rejection {
     }
 }
 
+/// Counts and logs a stream that h2 has rejected by itself: its head is not known.
+pub(super) fn count_rejected(carrier: &Carrier) {
+    let rejected = counted(&carrier.connection, Rejection::BadRequest);
+    let detail = "a head that is not valid or too large, or one stream too many";
+    response::log_unserved(&carrier.connection, rejected, Some(detail));
+    carrier.note_unanswered();
+}
+
 /// Admits a stream with what it costs, and turns its head into one that a session can read.
 fn admit(
     carrier: &Rc<Carrier>,
