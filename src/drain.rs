@@ -12,10 +12,13 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::sync::{Notify, watch};
 
-/// How soon connections that have not sent a request yet must end.
+/// How soon connections must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
-    /// The process will run for a while: such a connection may still send a request.
+    /// No end is set: tunnels stay open for as long as they last.
+    Unbounded,
+    /// The process will run for a while, and closes tunnels at a pace. A connection that has not sent a request yet may
+    /// still do so.
     Low,
     /// The process is about to exit.
     High,

@@ -277,7 +277,7 @@ async fn drive(
             urgency = drain.begun(), if drain_step == DrainStep::NotDraining => {
                 drain_step = DrainStep::AwaitingFirstRequest(match urgency {
                     // No hurry: the first request has its ordinary deadline.
-                    Urgency::Low => far.get(),
+                    Urgency::Unbounded | Urgency::Low => far.get(),
                     Urgency::High => Instant::now() + FIRST_REQUEST,
                 });
             }

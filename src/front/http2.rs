@@ -27,6 +27,7 @@ use self::client_ping::ClientPing;
 use self::client_socket::{ClientSocket, SocketHandle};
 use super::http::linger;
 use crate::config::model::Http2;
+use crate::drain::Urgency;
 use crate::net::http2::SendBuffer;
 use crate::net::stream::Stream;
 use crate::net::turns::TurnTask;
@@ -106,6 +107,8 @@ async fn connected(
         turn: None,
         idle_since: Some(since),
         oldest,
+        urgency: None,
+        has_newcomer: false,
         handed_over: 0,
     }
     .run()
@@ -152,6 +155,10 @@ enum ConnectionStage {
     /// A drain has begun, or the connection has reached its age. It serves as before until its turn. A browser that
     /// gets a GOAWAY may end all its tunnels at once, so that their Close frames come first. Nor may the GOAWAY be late: a
     /// page that has lost its tunnel opens the next one at once, on this connection if it is still there.
+    ///
+    /// A drain that closes no tunnels brings no turn. There the next handshake is the last one, so that a connection
+    /// that always has a tunnel does not last for ever: to refuse it without a GOAWAY would help no client, because
+    /// each would try it on the same connection again.
     Ending,
     /// It has sent a GOAWAY, and serves what it has begun.
     Going { since: Instant },
@@ -179,6 +186,10 @@ struct Driver<'a> {
     idle_since: Option<Instant>,
     /// When it reaches its age.
     oldest: Option<Instant>,
+    /// How soon it has to end, once a drain has begun.
+    urgency: Option<Urgency>,
+    /// Whether the client has begun a handshake during a drain that closes no tunnels.
+    has_newcomer: bool,
     /// Streams that h2 has handed over, or rejected by itself.
     handed_over: u64,
 }
@@ -189,7 +200,6 @@ impl Driver<'_> {
         let carrier = self.carrier;
         let connection = &carrier.connection;
         let mut drain = connection.listener.drain.watch();
-        let mut is_draining = false;
         let mut alarm = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
         loop {
             self.advance();
@@ -199,8 +209,8 @@ impl Driver<'_> {
             }
             tokio::select! {
                 biased;
-                _ = drain.begun(), if !is_draining => {
-                    is_draining = true;
+                urgency = drain.begun(), if self.urgency.is_none() => {
+                    self.urgency = Some(urgency);
                     self.begin_end();
                 }
                 accepted = std::future::poll_fn(|cx| {
@@ -216,6 +226,9 @@ impl Driver<'_> {
                     };
                     let opened = opened?;
                     self.handed_over += 1;
+                    if self.urgency == Some(Urgency::Unbounded) {
+                        self.has_newcomer |= stream::is_handshake(&opened.0);
+                    }
                     // Counted at once: what is due in this turn must know of it.
                     let entered = carrier.enter();
                     let stream = stream::serve(entered, opened);
@@ -267,14 +280,18 @@ impl Driver<'_> {
                 close_tunnels(self.carrier, message);
                 shared.has_closed_all()
             }
-            None => shared.open_tunnels() == 0 && !self.carrier.has_handshake(),
+            None => {
+                let has_tunnel = shared.open_tunnels() > 0 || self.carrier.has_handshake();
+                self.has_newcomer || !has_tunnel
+            }
         };
         if self.stage == ConnectionStage::Ending && may_go {
             self.stage = ConnectionStage::Going {
                 since: Instant::now(),
             };
             self.served.graceful_shutdown();
-            self.carrier.go();
+            let closes_tunnels = matches!(self.urgency, Some(Urgency::Low | Urgency::High));
+            self.carrier.go(closes_tunnels || self.turn.is_some());
         }
         if self.carrier.take_abuse() {
             self.carrier.count_reset(Http2Reset::Unanswered);
@@ -295,9 +312,9 @@ impl Driver<'_> {
         due.into_iter().flatten().min()
     }
 
-    /// When the connection reaches its age.
+    /// When the connection reaches its age, also in a drain. What closes its tunnels before leaves nothing to do then.
     fn serves_until(&self) -> Option<Instant> {
-        self.oldest.filter(|_| self.stage == ConnectionStage::Open)
+        self.oldest.filter(|_| self.turn.is_none())
     }
 
     /// When a connection that carries nothing ends.

@@ -152,7 +152,7 @@ impl Listeners {
         // Only after its sockets are closed: what was in their backlogs is drained like the rest.
         for (name, removed) in removed {
             tracing::info!(listener = %name, "listener removed; its tunnels stay open");
-            removed.listener.drain.begin(Urgency::Low);
+            removed.listener.drain.begin(Urgency::Unbounded);
         }
         for (key, name) in late {
             match self.bind(&key) {

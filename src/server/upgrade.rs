@@ -16,6 +16,7 @@ use super::upgrade_stage::{
     END_TIMEOUT, Upgrade, UpgradeResult, UpgradeStage, UpgradeStep, give_up,
 };
 use crate::admin::error::ApiError;
+use crate::drain::Urgency;
 use crate::handover::identity::{Identity, shown};
 use crate::handover::predecessor::{
     HandedOver, PassedDescriptors, SuccessorCommand, SuccessorProcess, UpgradeError,
@@ -146,7 +147,12 @@ impl Process {
         systemd::succeeded_by(identity.pid);
         // Before the listeners stop, so that no late message of this process passes for the service's.
         self.notifier = None;
-        self.reloader.listeners().stop_for_successor().await;
+        let urgency = match self.reloader.server().upgrade.drain {
+            Some(_) => Urgency::Low,
+            None => Urgency::Unbounded,
+        };
+        let listeners = self.reloader.listeners();
+        listeners.stop_for_successor(urgency).await;
         self.admin.retire();
         // Older generations are followed by the successor from now on: with two links open they would not
         // notice its death.

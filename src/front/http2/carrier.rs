@@ -31,10 +31,23 @@ pub(super) struct Carrier {
     has_had_stream: Cell<bool>,
     /// Handshakes in progress.
     handshakes: Cell<usize>,
-    /// Since when a GOAWAY is on its way to the client.
-    going_since: Cell<Option<Instant>>,
+    going: Cell<Option<Going>>,
     most_unanswered: usize,
     unanswered: RefCell<UnansweredStreams>,
+}
+
+/// A GOAWAY is on its way to the client.
+#[derive(Debug, Clone, Copy)]
+struct Going {
+    since: Instant,
+    /// Whether the connection's tunnels are being closed: nothing would close one that is opened now.
+    refuses_tunnels: bool,
+}
+
+impl Going {
+    fn refuses(self, is_tunnel: bool) -> bool {
+        self.refuses_tunnels && is_tunnel || self.since.elapsed() > LAST_REQUESTS
+    }
 }
 
 /// Streams that ended before they had a response, reset by either side: each has cost a request to an endpoint, and the
@@ -70,7 +83,7 @@ impl Carrier {
             streams: Cell::new(0),
             has_had_stream: Cell::new(false),
             handshakes: Cell::new(0),
-            going_since: Cell::new(None),
+            going: Cell::new(None),
             most_unanswered: most_unanswered(streams),
             unanswered: RefCell::new(UnansweredStreams {
                 since: Instant::now(),
@@ -126,15 +139,17 @@ impl Carrier {
     }
 
     /// Whether a stream with this intention comes too late: a GOAWAY is on its way to the client. A request may have been
-    /// sent before the client had it, for a while.
+    /// sent before the client had it, for a while, and so may a handshake.
     pub(super) fn refuses(&self, is_tunnel: bool) -> bool {
-        let going = self.going_since.get();
-        going.is_some_and(|since| is_tunnel || since.elapsed() > LAST_REQUESTS)
+        self.going.get().is_some_and(|it| it.refuses(is_tunnel))
     }
 
-    /// Notes that a GOAWAY is on its way to the client.
-    pub(super) fn go(&self) {
-        self.going_since.set(Some(Instant::now()));
+    /// Notes that a GOAWAY is on its way to the client, and whether its tunnels are being closed.
+    pub(super) fn go(&self, refuses_tunnels: bool) {
+        self.going.set(Some(Going {
+            since: Instant::now(),
+            refuses_tunnels,
+        }));
     }
 
     /// Notes that a stream ended before it had a response.
@@ -198,5 +213,28 @@ impl Drop for HandshakeGuard {
         self.0.handshakes.set(self.0.handshakes.get() - 1);
         // A connection that is to go may have waited for it, and closes the tunnel that it has become.
         self.0.shared.note_change();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_crosses_a_goaway_is_served_for_a_while() {
+        let [closing, lasting] = [true, false].map(|refuses_tunnels| Going {
+            since: Instant::now(),
+            refuses_tunnels,
+        });
+        for going in [closing, lasting] {
+            assert!(!going.refuses(false));
+            assert_eq!(going.refuses(true), going.refuses_tunnels);
+        }
+        tokio::time::advance(LAST_REQUESTS).await;
+        assert!(!closing.refuses(false) && !lasting.refuses(true));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for going in [closing, lasting] {
+            assert!(going.refuses(false) && going.refuses(true));
+        }
     }
 }

@@ -33,13 +33,19 @@ use crate::session::{
 /// A stream that a client has opened.
 pub(super) type OpenedStream = (Request<RecvStream>, SendResponse<SendBuffer>);
 
+/// Whether the client begins a handshake with this.
+pub(super) fn is_handshake(request: &Request<RecvStream>) -> bool {
+    request.extensions().get::<Protocol>().is_some()
+}
+
 /// Serves a stream until its response has been sent, or it has become a tunnel.
 pub(super) async fn serve(entered: StreamGuard, (request, mut respond): OpenedStream) {
     let carrier = entered.carrier();
     let connection = carrier.connection.stream();
+    let is_refused = carrier.refuses(is_handshake(&request));
     let (mut parts, recv) = request.into_parts();
     let is_head = parts.method == Method::HEAD;
-    if carrier.refuses(parts.extensions.get::<Protocol>().is_some()) {
+    if is_refused {
         // The client may open it on another connection by itself (RFC 9113 section 8.7).
         response::log_unserved(&connection, Rejection::Draining, None);
         return respond.send_reset(Reason::REFUSED_STREAM);

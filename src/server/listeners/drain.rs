@@ -63,7 +63,7 @@ impl Listeners {
             .collect();
         self.close_all_but(&others).await;
         // After the backlogs: connections accepted until now are part of the drain.
-        running.listener.drain.begin(Urgency::Low);
+        running.listener.drain.begin(Urgency::Unbounded);
         self.update_connection_limit();
         Ok(())
     }

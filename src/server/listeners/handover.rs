@@ -51,12 +51,13 @@ impl Listeners {
         }
     }
 
-    /// Stops accepting everywhere, and leaves the backlogs to the successor, which has the same sockets.
-    pub(in crate::server) async fn stop_for_successor(&mut self) {
+    /// Stops accepting everywhere, and leaves the backlogs to the successor, which has the same sockets. Begins a drain
+    /// of this urgency.
+    pub(in crate::server) async fn stop_for_successor(&mut self, urgency: Urgency) {
         for (_, socket) in self.sockets.drain() {
             socket.stop(StopMode::LeaveBacklog).await;
         }
-        self.drain(Urgency::Low);
+        self.drain(urgency);
     }
 
     /// The listening sockets, for a successor.
