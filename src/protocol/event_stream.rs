@@ -2,7 +2,8 @@
 //! stream").
 //!
 //! A stream may be ended there without harm: the client has every event whole, and reconnects. Inside an event the
-//! client would drop what it has of it.
+//! client would drop what it has of it. Comments, fields that a client ignores, and `retry`, which takes effect at the end
+//! of its line, are in no event.
 
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -26,28 +27,71 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EventPosition {
     line: Line,
-    /// Whether a field has come since the last blank line: an event has begun.
+    /// Whether a field of an event has come since the last blank line: an event has begun.
     in_event: bool,
 }
 
+/// The fields of an event.
+const EVENT_FIELDS: [&[u8]; 3] = [b"data", b"event", b"id"];
+
+/// A byte order mark in UTF-8: a stream may begin with one, which is ignored.
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
 /// The position in a line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
+    /// At the beginning of the stream, behind this number of bytes of a byte order mark.
+    First(u8),
     /// At its beginning.
-    #[default]
     Start,
     /// At its beginning, behind a CR: an LF that comes now belongs to the end of the previous line.
     AfterCr,
-    /// In a comment, which belongs to no event.
-    Comment,
-    /// In a field.
-    Field,
+    /// In the name of a field, of which these bytes have come.
+    Name(FieldName),
+    /// In the value of a field that belongs to an event.
+    EventField,
+    /// In a comment or a field that belongs to no event.
+    Other,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::First(0)
+    }
+}
+
+/// The beginning of the name of a field, as far as it can be the name of one of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FieldName {
+    bytes: [u8; 5],
+    length: u8,
+}
+
+impl FieldName {
+    fn of(byte: u8) -> Self {
+        let mut bytes = [0; 5];
+        bytes[0] = byte;
+        Self { bytes, length: 1 }
+    }
+
+    /// With one more byte; `None` if it is too long for a field of an event.
+    fn with(mut self, byte: u8) -> Option<Self> {
+        *self.bytes.get_mut(usize::from(self.length))? = byte;
+        self.length += 1;
+        Some(self)
+    }
+
+    fn is_of_event(self) -> bool {
+        let name = self.bytes.get(..usize::from(self.length));
+        name.is_some_and(|name| EVENT_FIELDS.contains(&name))
+    }
 }
 
 impl EventPosition {
     /// Whether no event has begun that has not ended.
     pub fn is_between_events(self) -> bool {
-        matches!(self.line, Line::Start | Line::AfterCr) && !self.in_event
+        let is_at_start = matches!(self.line, Line::First(0) | Line::Start | Line::AfterCr);
+        is_at_start && !self.in_event
     }
 
     /// Goes over `bytes`.
@@ -73,18 +117,35 @@ impl EventPosition {
         self.line = match (self.line, byte) {
             // The LF of a CR LF.
             (Line::AfterCr, b'\n') => Line::Start,
-            (Line::Start | Line::AfterCr, b'\n' | b'\r') => {
+            (Line::First(0) | Line::Start | Line::AfterCr, b'\n' | b'\r') => {
                 // A blank line: it ends the event.
                 self.in_event = false;
                 Self::behind(byte)
             }
-            (_, b'\n' | b'\r') => Self::behind(byte),
-            (Line::Start | Line::AfterCr, b':') => Line::Comment,
-            (Line::Comment, _) => Line::Comment,
-            _ => {
-                self.in_event = true;
-                Line::Field
+            (line, b'\n' | b'\r') => {
+                // A field without a value is one, too.
+                self.in_event |= match line {
+                    Line::Name(name) => name.is_of_event(),
+                    line => line == Line::EventField,
+                };
+                Self::behind(byte)
             }
+            (Line::First(seen), byte) if BYTE_ORDER_MARK.get(usize::from(seen)) == Some(&byte) => {
+                match seen {
+                    2 => Line::Start,
+                    _ => Line::First(seen + 1),
+                }
+            }
+            (Line::First(0) | Line::Start | Line::AfterCr, b':') => Line::Other,
+            (Line::First(0) | Line::Start | Line::AfterCr, byte) => Line::Name(FieldName::of(byte)),
+            (Line::Name(name), b':') => match name.is_of_event() {
+                true => Line::EventField,
+                false => Line::Other,
+            },
+            (Line::Name(name), byte) => name.with(byte).map_or(Line::Other, Line::Name),
+            // Also half a byte order mark, which is part of a name that no field of an event has.
+            (Line::First(_) | Line::Other, _) => Line::Other,
+            (Line::EventField, _) => Line::EventField,
         };
     }
 
@@ -132,6 +193,28 @@ mod tests {
             (": ping\n\n", true),
             ("data: 1\n: ping\n", false),
             ("\n\n\n", true),
+            // What takes effect with its line, or never, begins no event.
+            ("retry: 1000", false),
+            ("retry: 1000\n", true),
+            ("retry: 1000\r\n: ping\r\n", true),
+            ("retry: 1000\ndata: 1\n", false),
+            ("data: 1\nretry: 1000\n", false),
+            ("dat: 1\n", true),
+            ("datas: 1\n", true),
+            ("events: 1\n", true),
+            ("Data: 1\n", true),
+            (" data: 1\n", true),
+            ("event\n", false),
+            ("event: a\n", false),
+            ("id\n", false),
+            ("data:\n", false),
+            // A byte order mark, once and at the beginning.
+            ("\u{feff}", true),
+            ("\u{feff}: ping\n", true),
+            ("\u{feff}data: 1\n", false),
+            ("\u{feff}data: 1\n\n", true),
+            ("\u{feff}\u{feff}data: 1\n", true),
+            ("\n\u{feff}data: 1\n", true),
         ] {
             assert_eq!(after(text).is_between_events(), is_between, "{text:?}");
         }
@@ -146,6 +229,10 @@ mod tests {
         assert_eq!(position.advance_to_end_of_event(b"\r\n\r\n"), Some(3));
         let mut position = EventPosition::default();
         assert_eq!(position.advance_to_end_of_event(b"data"), Some(0));
+        let mut position = EventPosition::default();
+        position.advance(&BYTE_ORDER_MARK[..2]);
+        assert!(!position.is_between_events());
+        assert_eq!(position.advance_to_end_of_event(b"\xbfdata"), Some(1));
     }
 
     #[test]
@@ -168,8 +255,9 @@ mod tests {
         assert!(!is_event_stream(&HeaderMap::new()));
     }
 
-    /// The slow way: lines by their ends, and whether a field stands behind the last blank one.
+    /// The slow way: lines by their ends, and whether a field of an event stands behind the last blank one.
     fn is_between(text: &[u8]) -> bool {
+        let text = text.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(text);
         let text = String::from_utf8_lossy(text)
             .replace("\r\n", "\n")
             .replace('\r', "\n");
@@ -178,13 +266,32 @@ mod tests {
         let lines = complete.split('\n').filter(|_| has_lines);
         let in_event = lines.fold(false, |in_event, line| match line {
             "" => false,
-            line => in_event || !line.starts_with(':'),
+            line => {
+                let name = line.split(':').next().unwrap_or_default();
+                in_event || ["data", "event", "id"].contains(&name)
+            }
         });
         last.is_empty() && !in_event
     }
 
     fn texts() -> impl Strategy<Value = Vec<u8>> {
-        prop::collection::vec(prop::sample::select(b"\r\n\r\n:ab".to_vec()), 0..60)
+        let pieces: &[&[u8]] = &[
+            b"\r",
+            b"\n",
+            b"\r",
+            b"\n",
+            b":",
+            b"id",
+            b"i",
+            b"d",
+            b"event",
+            b"data",
+            b"s",
+            &BYTE_ORDER_MARK,
+            &BYTE_ORDER_MARK[..1],
+        ];
+        let texts = prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..60);
+        texts.prop_map(|pieces| pieces.concat())
     }
 
     proptest! {

@@ -164,6 +164,29 @@ async fn an_event_stream_that_has_just_begun_has_its_turn() {
     assert_eq!(kinds, ["stream", "stream", "tunnel"]);
 }
 
+/// Nothing of an event has come, so that there is none to wait for: these streams are whole.
+#[tokio::test]
+async fn an_event_stream_without_an_event_is_not_broken_off() {
+    let endpoint = Endpoint::bind().await;
+    let mut proxy = Proxy::start(&stopping_alone("1s", &endpoint)).await;
+    let mut streams = Vec::new();
+    for beginning in [
+        "\u{feff}",
+        "\u{feff}: hello\n",
+        "retry: 3000\n",
+        ": hello\n",
+    ] {
+        let mut stream = answered(&proxy, &endpoint, EVENTS).await;
+        pass(&mut stream, beginning).await;
+        streams.push(stream);
+    }
+    proxy.signal(Signal::TERM);
+    for (client, _) in &mut streams {
+        assert_eq!(client.chunk().await, None);
+    }
+    assert_eq!(proxy.exit().await, 0);
+}
+
 fn stopping_alone(grace: &str, endpoint: &Endpoint) -> String {
     stopping(grace, endpoint).replace(crate::harness::operator::ADMIN, "")
 }
