@@ -1,14 +1,15 @@
 //! Jobs that close many tunnels and streams at a pace. A job continues even if the operator who started it
 //! disconnects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::tunnel_filter::{FilterKind, TunnelFilter};
 use super::tunnel_page::{CloseCandidate, TunnelRef};
@@ -27,6 +28,9 @@ const BATCH: usize = 256;
 
 /// Tunnels in all jobs together; each takes 32 bytes.
 const MAX_TUNNELS: usize = 4_000_000;
+
+/// The part of the time for closing everything in which workers have to say what there is, and at least a second.
+const CHOOSING_SHARE: f64 = 0.25;
 
 /// The running jobs.
 #[derive(Debug)]
@@ -173,17 +177,35 @@ impl Jobs {
 
     /// Starts to close all tunnels and streams, the oldest first, spread over a time so that clients do not all
     /// reconnect at once. Plain requests that are not streams yet have their turn last, if they are by then. Other jobs
-    /// are stopped: this one replaces their pace.
+    /// are stopped: this one replaces their pace. The tunnels of a worker that does not respond are not among those that
+    /// it closes.
     pub async fn close_all(&self, over: Duration, code: u16) -> Option<Arc<Job>> {
         self.running().iter().for_each(|job| job.stop());
+        let began = Instant::now();
         let filter = Arc::new(TunnelFilter {
             kind: Some(FilterKind::All),
             with_young_streams: true,
             ..TunnelFilter::default()
         });
-        let chosen = choose(&self.workers, &filter, CloseOrder::Oldest, Ended::Shutdown)
-            .await
-            .ok()?;
+        let limit = over.mul_f64(CHOOSING_SHARE).max(Duration::from_secs(1));
+        let filter = &filter;
+        let choosing = (0..self.workers.len()).map(|worker| async move {
+            let mut chosen = Vec::new();
+            let candidates =
+                choose_from(&self.workers, worker, filter, Ended::Shutdown, &mut chosen);
+            match timeout(limit, candidates).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(
+                        worker,
+                        "worker does not respond; what it carries is closed last"
+                    );
+                }
+            }
+            chosen
+        });
+        let chosen = join_all(choosing).await.concat();
+        let over = over.saturating_sub(began.elapsed());
         let closing = JobSpec {
             description: filter.to_string(),
             speed: Speed::Paced(ClosePace::Over(over)),
@@ -192,7 +214,9 @@ impl Jobs {
                 ..CloseMessage::standard(Ended::Shutdown)
             },
         };
-        self.begin(chosen, closing).ok()
+        let begun = self.begin(in_order(chosen, CloseOrder::Oldest), closing);
+        let log = |error: &TooManyJobs| tracing::warn!(%error, "nothing is closed at a pace");
+        begun.inspect_err(log).ok()
     }
 
     /// Stops the job with this number; `None` if no such job is running.
@@ -227,6 +251,7 @@ impl Jobs {
 
 async fn run(workers: Arc<Workers>, job: Arc<Job>, chosen: Vec<ChosenTunnel>, closing: JobSpec) {
     let began = Instant::now();
+    let mut unresponsive = BTreeSet::new();
     let mut rest = chosen.as_slice();
     while !rest.is_empty() && !job.stops.load(Ordering::Relaxed) {
         // A few thousand at most at a time, so that a stop takes effect soon.
@@ -236,7 +261,16 @@ async fn run(workers: Arc<Workers>, job: Arc<Job>, chosen: Vec<ChosenTunnel>, cl
             .min(rest.len())
             .min(BATCH * 16);
         let (now, later) = rest.split_at(due);
-        let closed = close(&workers, now, &closing.words).await;
+        let closed = close(&workers, now, &closing.words, &unresponsive).await;
+        for worker in closed.unresponsive {
+            tracing::warn!(
+                job = job.number,
+                worker,
+                "worker does not respond; the job goes on without it"
+            );
+            unresponsive.insert(worker);
+        }
+        let closed = closed.count;
         job.closed.fetch_add(closed, Ordering::Relaxed);
         job.done.fetch_add(now.len(), Ordering::Relaxed);
         rest = later;
@@ -283,39 +317,160 @@ pub async fn choose(
     order: CloseOrder,
     reason: Ended,
 ) -> Result<Vec<ChosenTunnel>, WorkerUnresponsive> {
-    let mut chosen: Vec<(std::time::Instant, ChosenTunnel)> = Vec::new();
-    let visit = |worker, tunnel: CloseCandidate| {
+    let mut chosen = Vec::new();
+    for worker in 0..workers.len() {
+        choose_from(workers, worker, filter, reason, &mut chosen).await?;
+    }
+    Ok(in_order(chosen, order))
+}
+
+/// A tunnel or stream that a job is to close, and when it opened.
+type DatedTunnel = (std::time::Instant, ChosenTunnel);
+
+/// Adds those of one worker to `chosen`.
+async fn choose_from(
+    workers: &Workers,
+    worker: usize,
+    filter: &Arc<TunnelFilter>,
+    reason: Ended,
+    chosen: &mut Vec<DatedTunnel>,
+) -> Result<(), WorkerUnresponsive> {
+    let visit = |tunnel: CloseCandidate| {
         let reference = tunnel.reference;
         if tunnel.ending.is_none_or(|first| first.gives_way_to(reason)) {
             chosen.push((tunnel.opened, ChosenTunnel { worker, reference }));
         }
     };
-    workers.candidates(filter, visit).await?;
+    workers.candidates_of(worker, filter, visit).await
+}
+
+fn in_order(mut chosen: Vec<DatedTunnel>, order: CloseOrder) -> Vec<ChosenTunnel> {
     match order {
         CloseOrder::Oldest => chosen.sort_by_key(|(opened, _)| *opened),
         CloseOrder::Random => fastrand::shuffle(&mut chosen),
     }
-    Ok(chosen.into_iter().map(|(_, chosen)| chosen).collect())
+    chosen.into_iter().map(|(_, chosen)| chosen).collect()
 }
 
-/// Closes these now; returns how many were still open, as far as workers respond.
-async fn close(workers: &Workers, chosen: &[ChosenTunnel], words: &CloseMessage) -> usize {
-    let mut closed = 0;
-    for worker in 0..workers.len() {
+/// What a step of a job has done.
+struct ClosedTunnels {
+    /// How many were still open.
+    count: usize,
+    /// Workers that have not responded in time.
+    unresponsive: Vec<usize>,
+}
+
+/// Closes these now, except for those of workers that are known not to respond.
+async fn close(
+    workers: &Workers,
+    chosen: &[ChosenTunnel],
+    words: &CloseMessage,
+    known: &BTreeSet<usize>,
+) -> ClosedTunnels {
+    let responsive = (0..workers.len()).filter(|worker| !known.contains(worker));
+    // At the same time: one that does not respond must not hold up the others.
+    let closing = responsive.map(|worker| async move {
         let here = chosen.iter().filter(|chosen| chosen.worker == worker);
         let here: Vec<TunnelRef> = here.map(|chosen| chosen.reference).collect();
+        let mut count = 0;
         for batch in here.chunks(BATCH) {
-            let count = workers.close(worker, batch.to_vec(), words.clone());
-            // A worker that has stopped has closed all of its tunnels.
-            closed += count.await.unwrap_or(batch.len());
+            let closed = workers.close(worker, batch.to_vec(), words.clone());
+            match closed.await {
+                Ok(closed) => count += closed,
+                Err(_) => return (count, Some(worker)),
+            }
         }
+        (count, None)
+    });
+    let closed = join_all(closing).await;
+    ClosedTunnels {
+        count: closed.iter().map(|(count, _)| count).sum(),
+        unresponsive: closed.iter().filter_map(|(_, worker)| *worker).collect(),
     }
-    closed
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::config::model;
+    use crate::displace::tunnel_filter::SessionKind;
+    use crate::displace::tunnel_page::TunnelPage;
+    use crate::displace::worker_queries::{WorkerLink, WorkerQuery};
+    use crate::observe::series::ListenerSeries;
+    use crate::upstream::group::Upstream;
+
+    /// Some tunnels of a worker.
+    fn tunnels(count: usize) -> Vec<CloseCandidate> {
+        let address = model::Address::Ip("127.0.0.1:1".parse().unwrap());
+        let endpoint = model::EndpointConfig::at(address);
+        let settings = model::UpstreamConfig::listed("main", vec![endpoint]);
+        let upstream = Upstream::new(&settings, &Arc::default()).unwrap();
+        let route = ListenerSeries::new("main".into()).route("main");
+        let series = route.endpoint(&upstream.endpoints()[0]);
+        let tunnel = |place| CloseCandidate {
+            reference: TunnelRef {
+                kind: SessionKind::Tunnel,
+                place,
+                session: 1,
+            },
+            series: Arc::clone(&series),
+            opened: std::time::Instant::now(),
+            age: Duration::ZERO,
+            ending: None,
+        };
+        (0..count).map(tunnel).collect()
+    }
+
+    /// A worker with some tunnels, which it says, and closes if `closes`.
+    async fn serve(mut queries: mpsc::Receiver<WorkerQuery>, count: usize, closes: bool) {
+        let mut unanswered = Vec::new();
+        while let Some(query) = queries.recv().await {
+            match query {
+                WorkerQuery::Candidates { response, .. } => {
+                    let tunnels = tunnels(count);
+                    response
+                        .send(TunnelPage {
+                            tunnels,
+                            next: None,
+                        })
+                        .unwrap();
+                }
+                WorkerQuery::Close(named, _, closed) if closes => closed.send(named.len()).unwrap(),
+                query => unanswered.push(query),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_does_not_respond_holds_up_no_other() {
+        let (links, queries): (Vec<WorkerLink>, Vec<mpsc::Receiver<WorkerQuery>>) = (0..3)
+            .map(|_| {
+                let (queries, asked) = mpsc::channel(4);
+                let counters = Arc::default();
+                (WorkerLink { queries, counters }, asked)
+            })
+            .unzip();
+        let jobs = Jobs::new(Arc::new(Workers::new(links)));
+        let [_silent, forgetful, responsive] = queries.try_into().unwrap();
+        let time = Duration::from_secs(40);
+        let began = Instant::now();
+        let job = async {
+            let job = jobs.close_all(time, 1001).await.unwrap();
+            job.finished().await;
+            job
+        };
+        let job = tokio::select! {
+            job = job => job,
+            () = serve(forgetful, 2, false) => unreachable!(),
+            () = serve(responsive, 300, true) => unreachable!(),
+        };
+        assert_eq!((job.tunnels, job.closed()), (302, 300));
+        // The tunnels that come last are due at the end of their time, also if others do not respond.
+        assert!(began.elapsed() <= time, "{:?}", began.elapsed());
+        assert!(began.elapsed() > time / 2, "not all at once");
+    }
 
     #[test]
     fn a_pace_is_even() {

@@ -237,13 +237,29 @@ impl Workers {
         filter: &Arc<TunnelFilter>,
         mut visit: impl FnMut(usize, CloseCandidate),
     ) -> Result<(), WorkerUnresponsive> {
-        for (worker, link) in self.0.iter().enumerate() {
-            let mut next = Some(TablePosition::default());
-            while let Some(from) = next {
-                let page = link.candidates(from, filter).await?;
-                page.tunnels.into_iter().for_each(|it| visit(worker, it));
-                next = page.next;
-            }
+        for worker in 0..self.len() {
+            let visit = |candidate| visit(worker, candidate);
+            self.candidates_of(worker, filter, visit).await?;
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with each tunnel of one worker that matches, page by page.
+    ///
+    /// # Errors
+    /// [`WorkerUnresponsive`].
+    pub async fn candidates_of(
+        &self,
+        worker: usize,
+        filter: &Arc<TunnelFilter>,
+        mut visit: impl FnMut(CloseCandidate),
+    ) -> Result<(), WorkerUnresponsive> {
+        let link = self.0.get(worker).ok_or(WorkerUnresponsive)?;
+        let mut next = Some(TablePosition::default());
+        while let Some(from) = next {
+            let page = link.candidates(from, filter).await?;
+            page.tunnels.into_iter().for_each(&mut visit);
+            next = page.next;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ const PER_SESSION: [&str; 11] = [
 ];
 
 /// Messages that are not logged by `warn_once_a_minute!`, and what limits each of them.
-const LIMITED: [(&str, &str); 11] = [
+const LIMITED: [(&str, &str); 13] = [
     (
         "TLS handshake failed; each",
         "`FailureReports` of the listener",
@@ -39,6 +39,8 @@ const LIMITED: [(&str, &str); 11] = [
     ("endpoint ejected", "the time of the ejection"),
     ("name not resolved;", "`FailureReports` of the resolver"),
     ("probe failed", "`FailureReports` of the route"),
+    ("worker does not respond;", "once per worker and job"),
+    ("nothing is closed at a pace", "once per stop or upgrade"),
 ];
 
 /// The messages of warnings and errors in `source`.
