@@ -81,8 +81,8 @@ pub struct Exchange<O> {
     awaits_endpoint: Cell<bool>,
     /// The bytes in both directions at the last sweep that saw them change, and the time of that sweep.
     seen: Cell<(u64, Micros)>,
-    /// The first sweep that has found the endpoint silent since its last piece.
-    silent_since: Cell<Option<Micros>>,
+    /// The first sweep that has found the endpoint silent since its last piece, and the bytes of the request's body then.
+    silent_since: Cell<Option<(Micros, u64)>>,
     is_stream: Cell<bool>,
     /// How it ended by itself.
     outcome: Cell<Option<StreamEnded>>,
@@ -338,14 +338,19 @@ impl<O: StreamOwner> Exchange<O> {
         quiet
     }
 
-    /// Whether the endpoint has been silent for too long in the middle of its response.
+    /// Whether the endpoint has been silent for too long in the middle of its response. As long as the client is still
+    /// sending its request, there may be nothing to respond yet.
     fn has_silent_endpoint(&self, now: Micros) -> bool {
         let limit = self.body_limit.get().filter(|_| self.awaits_endpoint.get());
         let Some(limit) = limit else {
             return false;
         };
-        let since = self.silent_since.get().unwrap_or(now);
-        self.silent_since.set(Some(since));
+        let arrived = self.bytes_from_client();
+        let awaits_client = self.upload.get().is_some_and(|upload| upload.is_waiting());
+        let silent_since = self.silent_since.get();
+        let silent_since = silent_since.filter(|(_, before)| *before == arrived && !awaits_client);
+        let (since, _) = silent_since.unwrap_or((now, arrived));
+        self.silent_since.set(Some((since, arrived)));
         now.saturating_sub(since) >= micros(limit)
     }
 }

@@ -448,6 +448,31 @@ async fn a_silent_endpoint_is_given_up_by_the_timeout_of_bodies() {
     drop(slow);
 }
 
+/// It has nothing to respond until the client has sent more.
+#[tokio::test]
+async fn an_endpoint_that_waits_for_an_upload_is_not_silent() {
+    let endpoint = Endpoint::bind().await;
+    let config = simple(&[endpoint.address]) + "[upstream.main.timeouts]\nbody = \"1s\"\n";
+    let (proxy, operator) = Operator::start(&config).await;
+    let post = "POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345";
+    let mut upload = Exchange::begin(&proxy, &endpoint, post).await;
+    assert_eq!(upload.served.exactly(5).await, b"12345");
+    upload.served.send(CHUNKED).await;
+    assert_eq!(upload.client.head().await.status(), 200);
+    upload.passes("half").await;
+    let is_quiet = |rows: &[Value]| {
+        rows.iter()
+            .any(|row| row["idle_seconds"].as_u64() >= Some(3))
+    };
+    listed_until(&operator, "kind=stream", is_quiet).await;
+    upload.client.send("67890").await;
+    assert_eq!(upload.served.exactly(5).await, b"67890");
+    upload.passes("all").await;
+    // From now on it is.
+    assert_eq!(upload.client.rest().await.0, b"");
+    assert_eq!(proxy.logged("stream ended").await["reason"], "body-timeout");
+}
+
 /// A stream that its endpoint breaks off is one, too.
 #[tokio::test]
 async fn a_stream_that_breaks_says_why() {

@@ -105,6 +105,17 @@ impl UploadProgress {
     }
 }
 
+/// The progress of a body, for the one who sends it.
+#[derive(Debug)]
+pub struct UploadReporter(Rc<UploadProgress>);
+
+impl Drop for UploadReporter {
+    fn drop(&mut self) {
+        // The endpoint accepts no more of it, or has all of it.
+        self.0.waiting.set(false);
+    }
+}
+
 /// The body of a request on its way to an endpoint.
 #[derive(Debug)]
 pub enum RequestBody {
@@ -115,7 +126,7 @@ pub enum RequestBody {
         /// The body as the client sends it, but for small pieces.
         body: Box<MergedBody<ClientBody>>,
         /// Its progress, shared with the session.
-        upload: Rc<UploadProgress>,
+        upload: UploadReporter,
         /// Wakes the task at the deadline.
         alarm: Pin<Box<Sleep>>,
         /// The fields that are removed from trailers: those that are removed from the head, too.
@@ -217,7 +228,7 @@ impl RequestBody {
         (
             Self::Upload {
                 body: Box::new(MergedBody::new(body)),
-                upload: Rc::clone(&upload),
+                upload: UploadReporter(Rc::clone(&upload)),
                 alarm,
                 blocked: blocked(),
                 held: None,
@@ -274,6 +285,7 @@ impl Body for RequestBody {
         else {
             return Poll::Ready(None);
         };
+        let upload = &*upload.0;
         if let Some(waiting) = held {
             if let Err(refused) = ready!(waiting.poll_permitted(alarm.as_mut(), cx)) {
                 return Poll::Ready(Some(Err(refused.into())));
