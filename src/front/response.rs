@@ -184,6 +184,14 @@ impl Content {
         Self::Own(Bytes::from_static(text.as_bytes()))
     }
 
+    /// Notes that all pieces that have come are on their way to the client.
+    pub fn note_passed_on(&self) {
+        match self {
+            Self::Own(_) => {}
+            Self::Endpoint(body) => body.note_passed_on(),
+        }
+    }
+
     /// Whether the response is to be broken off although the client accepts no more of it.
     pub fn is_broken_off(&self) -> bool {
         match self {
@@ -250,8 +258,11 @@ impl Body for ServedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
         let piece = ready!(Pin::new(&mut self.content).poll_frame(cx));
-        if matches!(piece, Some(Err(_))) {
-            self.busy.broke_off();
+        match &piece {
+            Some(Err(_)) => self.busy.broke_off(),
+            // hyper has it now, and does not ask again after the last one.
+            Some(Ok(_)) => self.content.note_passed_on(),
+            None => {}
         }
         Poll::Ready(piece)
     }

@@ -32,6 +32,8 @@ pub struct StreamBody<O: StreamOwner> {
     body: Option<ResponseBody>,
     /// The position, if it is an event stream.
     events: Option<EventPosition>,
+    /// Whether the last piece has come.
+    has_last: bool,
     slot: Rc<ExchangeSlot<O>>,
 }
 
@@ -52,6 +54,7 @@ impl<O: StreamOwner> StreamBody<O> {
         Self {
             body: Some(body),
             events: is_event_stream.then(EventPosition::default),
+            has_last: false,
             slot,
         }
     }
@@ -59,6 +62,14 @@ impl<O: StreamOwner> StreamBody<O> {
     /// The exchange that it belongs to.
     pub fn exchange(&self) -> &Rc<Exchange<O>> {
         self.slot.exchange()
+    }
+
+    /// Notes that all pieces that have come are on their way to the client. Only with the last one is the response
+    /// complete: a client that leaves before has not got it.
+    pub fn note_passed_on(&self) {
+        if self.has_last {
+            self.slot.exchange().set_outcome(StreamEnded::Complete);
+        }
     }
 
     /// Ends the body if its exchange has to end now.
@@ -135,12 +146,8 @@ impl<O: StreamOwner> Body for StreamBody<O> {
         let is_last = body.is_end_stream();
         Poll::Ready(match piece {
             Some(Ok(piece)) => {
-                let is_last = is_last || piece.is_trailers();
-                let piece = self.pass(piece);
-                if is_last {
-                    self.slot.exchange().set_outcome(StreamEnded::Complete);
-                }
-                Some(Ok(piece))
+                self.has_last = is_last || piece.is_trailers();
+                Some(Ok(self.pass(piece)))
             }
             Some(Err(error)) => {
                 self.end(StreamEnded::UpstreamReset);

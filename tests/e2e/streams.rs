@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::certificates::Authority;
 use crate::harness::endpoint::Endpoint;
 use crate::harness::h2_client::{self, H2Proxy, H2Reply, h2_settings};
-use crate::harness::operator::Operator;
+use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::scrape::Scrape;
 use crate::harness::wire::{End, Head, Wire};
@@ -487,6 +488,29 @@ async fn a_stream_that_breaks_says_why() {
         proxy.logged("stream ended").await["reason"],
         "upstream-reset"
     );
+}
+
+/// All of the response has come, but the client gives no credit for the end of it.
+#[tokio::test]
+async fn over_http2_a_client_that_leaves_before_the_last_piece_has_left() {
+    let endpoint = Endpoint::bind().await;
+    let (authority, folder) = Authority::with_certificate();
+    write_token(folder.path());
+    let config = [ADMIN, &h2_settings(&[endpoint.address], "true", "", "")].concat();
+    let proxy = H2Proxy::start_in(authority, folder, &config).await;
+    let operator = Operator::of(&proxy.proxy).await;
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(10);
+    let mut client = proxy.client_with(&builder).await;
+    let (response, _send) = client.begin(h2_client::get("/file"), true).await.unwrap();
+    let (mut served, _) = endpoint.request().await;
+    served.send(format!("{SIZED}{}", "x".repeat(100))).await;
+    let _unread = within("a response", response).await.unwrap();
+    let all = |rows: &[Value]| rows.iter().any(|row| row["bytes_from_endpoint"] == 100);
+    listed_until(&operator, "kind=stream", all).await;
+    client.vanish();
+    let ended = proxy.proxy.logged("stream ended").await;
+    assert_eq!(ended["reason"], "client-left", "{ended}");
 }
 
 /// Of the streams of one connection each ends in its own way, and the others go on.

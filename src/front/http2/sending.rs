@@ -83,6 +83,9 @@ impl Sending {
             loop {
                 let before = piece.len();
                 let polled = poll_send(&mut send, &mut piece, cx);
+                if matches!(polled, Poll::Ready(Err(_))) {
+                    return Poll::Ready(());
+                }
                 if piece.len() < before {
                     alarm = None;
                 }
@@ -99,6 +102,7 @@ impl Sending {
                     return Poll::Ready(());
                 }
                 alarm = None;
+                body.note_passed_on();
                 match ready!(poll_piece(&mut body, (connection, &mut send), cx)) {
                     BodyPiece::Data(data) => piece = data,
                     BodyPiece::Ended => return Poll::Ready(()),
@@ -115,29 +119,28 @@ fn has_length(status: StatusCode) -> bool {
         && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Hands what is left of `piece` to the connection. Ready when nothing is left of it, or the client has left.
+/// Hands what is left of `piece` to the connection. Ready when nothing is left of it, with an error if the client has
+/// left.
 fn poll_send(
     send: &mut SendStream<SendBuffer>,
     piece: &mut Bytes,
     cx: &mut Context<'_>,
-) -> Poll<()> {
+) -> Poll<Result<(), h2::Error>> {
     while !piece.is_empty() {
         // Only with bytes in hand: what is reserved is taken from all streams.
         send.reserve_capacity(piece.len());
         let room = send.capacity();
         if room == 0 {
             match ready!(send.poll_capacity(cx)) {
-                Some(Ok(_)) => continue,
-                // `poll_reset` says why.
-                Some(Err(_)) | None => piece.clear(),
+                Some(capacity) => drop(capacity?),
+                None => return Poll::Ready(Err(Reason::CANCEL.into())),
             }
+            continue;
         }
         let part = piece.split_to(piece.len().min(room));
-        if !part.is_empty() && send.send_data(SendBuffer::Shared(part), false).is_err() {
-            piece.clear();
-        }
+        send.send_data(SendBuffer::Shared(part), false)?;
     }
-    Poll::Ready(())
+    Poll::Ready(Ok(()))
 }
 
 /// The next piece of the body, or its end, which is passed on. A body that breaks off is never made to look whole.
@@ -156,6 +159,7 @@ fn poll_piece(
                 Err(frame) => match frame.into_trailers() {
                     Ok(mut trailers) => {
                         http2_head::strip_connection(&mut trailers);
+                        body.note_passed_on();
                         send.send_trailers(trailers)
                     }
                     Err(_) => continue,
