@@ -64,9 +64,15 @@ impl VerificationKey {
         })
     }
 
-    /// Whether it verifies signatures by the algorithm in the header.
+    /// Whether it is for signatures by the algorithm in the header.
     pub(super) fn fits(&self, token: &SignedToken<'_>) -> bool {
         self.verifier(token.algorithm).is_some()
+    }
+
+    /// Whether it also is a valid key for them.
+    pub(super) fn can_verify(&self, token: &SignedToken<'_>) -> bool {
+        let verifier = self.verifier(token.algorithm);
+        verifier.is_some_and(|verifier| !matches!(verifier, SignatureVerifier::Invalid))
     }
 
     fn verifier(&self, algorithm: TokenAlgorithm) -> Option<&SignatureVerifier> {

@@ -35,7 +35,7 @@ impl<'t> SignedToken<'t> {
         let header = object(parts.header)?;
         // An issuer that sets it wants the token refused by all that do not know the extension.
         match header.get("crit") {
-            None | Some(Value::Null) => {}
+            None => {}
             Some(Value::Array(_)) => return Err(TokenFault::Critical),
             Some(_) => return Err(TokenFault::Malformed),
         }

@@ -1,6 +1,7 @@
 //! The tokens whose signatures were verified lately, so that a client that comes back costs no second verification.
 //!
-//! Only that is remembered: what a token says, its time and its subject are checked again for each request. A token is
+//! Only that is remembered, of tokens that were accepted: what a token says, its time and its subject are checked again
+//! for each request. A token is
 //! remembered together with the key set that has verified it, so that another set never accepts it for that.
 
 use std::cell::RefCell;
@@ -65,7 +66,7 @@ impl VerifiedTokens {
         self.tokens.borrow().known.contains(digest)
     }
 
-    /// Remembers a token whose signature was verified just now.
+    /// Remembers a token that was accepted just now.
     pub(super) fn insert(&self, digest: TokenDigest) {
         let mut tokens = self.tokens.borrow_mut();
         if !tokens.known.insert(digest) {

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::auth::testing::{TestKey, claims};
-use crate::config::key_set::{KeyMaterial, TokenAlgorithm};
+use crate::config::key_set::KeyMaterial;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -23,7 +23,8 @@ fn secret() -> KeySet {
 
 /// Verifies a token that no worker has seen before.
 fn verify(keys: &KeySet, token: &str) -> Result<Map<String, Value>, TokenFault> {
-    keys.verify(token, &VerifiedTokens::default())
+    let genuine = keys.verify(token, &VerifiedTokens::default());
+    genuine.map(|token| token.claims)
 }
 
 fn fault(keys: &KeySet, token: &str) -> Option<TokenFault> {
@@ -178,8 +179,10 @@ fn extensions_are_refused() {
         let token = key.token_with(&header, &claims());
         assert_eq!(fault(&keys, &token), Some(TokenFault::Critical), "{crit}");
     }
-    let token = key.token_with(&json!({ "crit": "exp" }), &claims());
-    assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
+    for invalid in [json!("exp"), json!(null)] {
+        let token = key.token_with(&json!({ "crit": invalid }), &claims());
+        assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
+    }
     for plain in [json!(false), json!(0), json!("true")] {
         let token = key.token_with(&json!({ "b64": plain }), &claims());
         assert_eq!(fault(&keys, &token), Some(TokenFault::Malformed));
@@ -236,18 +239,39 @@ fn a_token_names_its_key_or_is_tried_with_a_few() {
         fault(&keys_without_id, &stranger),
         Some(TokenFault::UnknownKey)
     );
-    // The last of them is not reached any more.
-    let decoy = PublishedKey {
-        id: None,
-        algorithms: vec![TokenAlgorithm::EdDsa],
-        material: KeyMaterial::Ed(vec![1; 32]),
+}
+
+/// The last of many keys is not reached any more, whether they have no id or all the same one.
+#[test]
+fn keys_that_could_have_signed_a_token_are_tried_up_to_a_number() {
+    let (ed, other) = (TestKey::ed(), TestKey::ed());
+    let invalid = PublishedKey {
+        material: KeyMaterial::Ed(vec![0; 31]),
+        ..ed.public()
     };
-    let token = ed.token_with(&nameless, &claims());
-    for (decoys, is_found) in [(MAX_TRIES - 1, true), (MAX_TRIES, false)] {
-        let mut keys = vec![decoy.clone(); decoys];
-        keys.push(without_id.clone());
-        let keys = KeySet::published(&keys);
-        assert_eq!(verify(&keys, &token).is_ok(), is_found);
+    for id in [None, Some("eddsa")] {
+        let token = ed.token_with(&json!({ "kid": id }), &claims());
+        for (others, invalids, is_found) in [
+            (0, 0, true),
+            (1, 0, true),
+            (MAX_TRIES - 1, 0, true),
+            (MAX_TRIES, 0, false),
+            // Those that verify nothing are not tried.
+            (MAX_TRIES - 1, MAX_TRIES, true),
+        ] {
+            let mut keys = vec![other.public(); others];
+            keys.extend(vec![invalid.clone(); invalids]);
+            keys.push(ed.public());
+            for key in &mut keys {
+                key.id = id.map(Into::into);
+            }
+            let found = verify(&KeySet::published(&keys), &token);
+            let expected = (!is_found).then_some(match id {
+                None => TokenFault::NoKeyVerifies,
+                Some(_) => TokenFault::Signature,
+            });
+            assert_eq!(found.err(), expected, "{others} {invalids} {id:?}");
+        }
     }
 }
 

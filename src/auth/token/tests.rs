@@ -17,6 +17,25 @@ fn verify(keys: &KeySet, token: &str, now: SystemTime) -> Result<VerifiedToken, 
 }
 
 #[test]
+fn only_tokens_that_are_accepted_are_remembered() {
+    let key = TestKey::ed();
+    let keys = KeySet::published(&[key.public()]);
+    let remembered = VerifiedTokens::default();
+    let mut other = claims();
+    other["aud"] = json!("other");
+    let (ours, other) = (key.token(&claims()), key.token(&other));
+    let is_remembered = |token: &str| {
+        let digest = keys.verify(token, &remembered).unwrap().digest;
+        remembered.contains(&digest)
+    };
+    let found = verifier().verify(&keys, &other, &remembered, now());
+    assert_eq!(found, Err(TokenFault::Audience));
+    assert!(!is_remembered(&other) && !is_remembered(&ours));
+    assert!(verifier().verify(&keys, &ours, &remembered, now()).is_ok());
+    assert!(is_remembered(&ours));
+}
+
+#[test]
 fn claims_are_required_and_checked() {
     let key = TestKey::ed();
     let keys = KeySet::published(&[key.public()]);
