@@ -8,8 +8,9 @@ use crate::harness::frames::Random;
 use crate::harness::h2_client::{
     H2Proxy, H2Reply, get, h2_settings, request, websocket, with_field,
 };
+use crate::harness::h2_frames::{DATA, END_STREAM, GET, RawH2, WINDOW_UPDATE, raw_frame};
 use crate::harness::wire::Wire;
-use crate::harness::within;
+use crate::harness::{quiet_for, within};
 
 #[tokio::test]
 async fn a_request_is_one_of_http1_for_the_endpoint() {
@@ -303,6 +304,39 @@ async fn a_response_that_is_not_read_holds_up_no_other() {
     wire.until_gone().await;
     assert!(H2Reply::of(unread).await.is_err());
     client.ping().await;
+}
+
+/// tidegate has passed all of it on, so that the connection carries nothing any more.
+#[tokio::test]
+async fn a_client_that_reads_late_gets_its_responses() {
+    let endpoint = Endpoint::bind().await;
+    let listener = "timeouts = { keep_alive = \"1s\", response_body = \"1m\" }";
+    let proxy = H2Proxy::start(&h2_settings(&[endpoint.address], "true", listener, "")).await;
+    let mut raw = RawH2::connect(&proxy).await;
+    let credit = [0, 0xff, 0xff, 0xff];
+    raw.send(raw_frame(WINDOW_UPDATE, 0, 0, &credit)).await;
+    /// More than the kernel has room for.
+    const RESPONSES: u32 = 40;
+    for number in 0..RESPONSES {
+        raw.open(number * 2 + 1, &GET, END_STREAM).await;
+    }
+    let response = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n",
+        &"x".repeat(60_000),
+    ]
+    .concat();
+    let mut served = Vec::new();
+    for _ in 0..RESPONSES {
+        let (mut wire, _) = endpoint.request().await;
+        wire.send(&response).await;
+        served.push(wire);
+    }
+    // Longer than a connection that carries nothing stays.
+    quiet_for(3000, std::future::pending::<()>()).await;
+    let mut received = 0;
+    while received < RESPONSES as usize * 60_000 {
+        received += raw.frame_of(DATA).await.expect("all of it").payload.len();
+    }
 }
 
 #[tokio::test]
