@@ -5,6 +5,7 @@
 //! framing, upgrades, trust or hosts from raw header bytes.
 
 pub mod token;
+pub mod address_text;
 pub mod client_protocol;
 pub mod connection_auth;
 pub mod rejection;

@@ -24,6 +24,7 @@ pub(super) use self::agreed::ALPN_HTTP_2;
 pub use self::agreed::UnreadableCertificate;
 use super::hangup::Hangup;
 use super::http2::TunnelStream;
+use crate::protocol::address_text::AddressText;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -72,8 +73,8 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Address(address) => address.fmt(f),
+            Self::Ip(address) => f.pad(AddressText::of_socket(*address).as_str()),
+            Self::Address(address) => f.pad(AddressText::of(*address).as_str()),
             Self::Unix => f.write_str("unix"),
         }
     }

@@ -4,11 +4,11 @@
 //! Only one family of fields is trusted, and only from `trusted_proxies`. Whatever a request has
 //! under any of these names is replaced.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::address_text::AddressText;
 use super::forwarding_names::{FOR, FORWARDED, HOST, PORT, PROTO, is_forwarding};
 use super::hop_by_hop;
 use super::rejection::Rejection;
@@ -271,8 +271,8 @@ pub fn for_each_field(forwarding: &ForwardingFacts<'_>, mut field: impl FnMut(He
     }
     for address in forwarding.client.iter().chain(forwarding.proxies) {
         let comma = if list.is_empty() { "" } else { ", " };
-        // Writing to a string does not fail.
-        let _ = write!(list, "{comma}{address}");
+        list.push_str(comma);
+        list.push_str(AddressText::of(*address).as_str());
     }
     if !list.is_empty() {
         field(FOR, &list);
@@ -283,9 +283,7 @@ pub fn for_each_field(forwarding: &ForwardingFacts<'_>, mut field: impl FnMut(He
         field(HOST, host);
     }
     if let Some(port) = forwarding.port {
-        let mut text = String::with_capacity(5);
-        let _ = write!(text, "{port}");
-        field(PORT, &text);
+        field(PORT, AddressText::of_port(port).as_str());
     }
     let mut value = String::with_capacity(96);
     node(&mut value, forwarding.client);
@@ -304,12 +302,15 @@ pub fn for_each_field(forwarding: &ForwardingFacts<'_>, mut field: impl FnMut(He
 }
 
 fn node(value: &mut String, address: Option<IpAddr>) {
-    // Writing to a string does not fail.
-    let _ = match address {
-        Some(IpAddr::V4(address)) => write!(value, "for={address}"),
-        Some(IpAddr::V6(address)) => write!(value, "for=\"[{address}]\""),
-        None => write!(value, "for=unknown"),
+    let text = address.map(AddressText::of);
+    let text = text.as_ref().map_or("unknown", AddressText::as_str);
+    let (begin, end) = match address {
+        Some(IpAddr::V6(_)) => ("for=\"[", "]\""),
+        Some(IpAddr::V4(_)) | None => ("for=", ""),
     };
+    for part in [begin, text, end] {
+        value.push_str(part);
+    }
 }
 
 #[cfg(test)]
