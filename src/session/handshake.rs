@@ -126,7 +126,7 @@ async fn request_tunnel(
         let next_lease = match tokio::time::timeout(limit, exchanging).await {
             Ok(Ok(response)) => {
                 attempts.answered();
-                let status = response.head().and_then(|head| head.status());
+                let status = response.status;
                 if let Some(status) = status
                     && status != StatusCode::SWITCHING_PROTOCOLS
                 {

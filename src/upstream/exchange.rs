@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::connect::EndpointConnection;
@@ -60,6 +61,8 @@ pub struct EndpointResponse {
     pub bytes: Vec<u8>,
     /// The length of the head in [`bytes`](Self::bytes).
     pub head_length: usize,
+    /// The status of the response; `None` if there is no such status.
+    pub status: Option<StatusCode>,
     /// The number of lines that the head may have.
     max_lines: usize,
 }
@@ -111,7 +114,11 @@ pub async fn exchange(
     let mut bytes = Vec::with_capacity(INITIAL_HEAD_BYTES);
     let mut interim = 0;
     loop {
-        match ResponseHead::parse_within(&bytes, max_lines)? {
+        let head = match bytes.is_empty() {
+            true => None,
+            false => ResponseHead::parse_within(&bytes, max_lines)?,
+        };
+        match head {
             Some((head, length)) if head.is_interim() => {
                 bytes.drain(..length);
                 interim += 1;
@@ -120,9 +127,10 @@ pub async fn exchange(
                 }
                 continue;
             }
-            Some((_, head_length)) => {
+            Some((head, head_length)) => {
                 return Ok(EndpointResponse {
                     connection,
+                    status: head.status(),
                     bytes,
                     head_length,
                     max_lines,
