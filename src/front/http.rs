@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::client_io::{ClientActivity, ClientIo};
 use super::response::{self, Answer, ServedBody};
+use crate::config::model::ListenerLimits;
 use crate::drain::Urgency;
 use crate::net::client_body::ClientBody;
 use crate::net::stream::Stream;
@@ -39,6 +40,9 @@ const LINGER_BYTES: usize = 256 * 1024;
 /// Bytes that hyper may buffer in each direction, which is what a stalled client can cost. The
 /// limit is higher only where heads may be longer.
 const MAX_BUFFER: usize = 64 * 1024;
+
+/// How many lines hyper lets a head have if it is not given a number.
+const HYPER_HEADERS: usize = 100;
 
 /// How long a connection that was accepted just before a stop has for its first request: it may
 /// have been in the kernel's backlog, together with that request.
@@ -80,15 +84,7 @@ pub async fn serve(
     let service = service(&connection, &activity, &slot);
     let interim = Rc::clone(&connection.interim);
     let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&activity), interim));
-    let mut http = http1::Builder::new()
-        .preserve_header_case(true)
-        .title_case_headers(true)
-        .max_buf_size(connection.limits.header_bytes.max(MAX_BUFFER))
-        .max_header_size(connection.limits.header_bytes)
-        .max_headers(connection.limits.header_count)
-        // hyper has one timer for heads and keep-alive. It is off: `drive` enforces our deadlines.
-        .header_read_timeout(None)
-        .serve_connection(io, service);
+    let mut http = http_builder(&connection.limits).serve_connection(io, service);
     // hyper must leave the socket open when it is done: a tunnel needs it, and `linger` closes it.
     let exit = TurnTask::new(drive(&connection, &activity, &slot, |cx, drain| {
         if drain {
@@ -136,6 +132,23 @@ pub async fn serve(
             }
         }
     }
+}
+
+/// How hyper reads heads that may have these limits.
+fn http_builder(limits: &ListenerLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        .max_buf_size(limits.header_bytes.max(MAX_BUFFER))
+        .max_header_size(limits.header_bytes)
+        // hyper has one timer for heads and keep-alive. It is off: `drive` enforces our deadlines.
+        .header_read_timeout(None);
+    // Its own number needs no list whose length is known only at run time: that list is filled for each head.
+    if limits.header_count != HYPER_HEADERS {
+        builder.max_headers(limits.header_count);
+    }
+    builder
 }
 
 /// The service that hyper calls with each request of a connection.

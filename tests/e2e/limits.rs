@@ -199,6 +199,25 @@ async fn request_heads_have_a_maximum_size() {
     assert_eq!(reasons.filter(|it| *it == "head-too-large").count(), 2);
 }
 
+/// hyper has a number of its own, which is used for this one.
+#[tokio::test]
+async fn a_request_head_has_at_most_a_hundred_lines_by_default() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&settings(&[endpoint.address], "", "")).await;
+    let request = |lines: usize| {
+        let fields: String = (1..lines)
+            .map(|number| format!("X-{number}: 1\r\n"))
+            .collect();
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+    };
+    let mut client = proxy.connect().await;
+    client.send(request(101)).await;
+    assert_eq!(client.head().await.status(), 431);
+    let mut client = proxy.connect().await;
+    client.send(request(100)).await;
+    endpoint.request().await;
+}
+
 #[tokio::test]
 async fn a_route_has_a_maximum_of_tunnels() {
     let echo = Echo::start("echo").await;
