@@ -113,6 +113,12 @@ impl Scenario {
                     per_second: 5000,
                     seconds: 10,
                 },
+                // So few that each finds the machine at rest.
+                Kind::Latency {
+                    tunnels: 100,
+                    per_second: 200,
+                    seconds: 20,
+                },
             ];
             all.extend(kinds.map(|kind| Self { kind, security }));
         }
