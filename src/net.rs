@@ -17,6 +17,7 @@ pub mod hangup;
 pub mod http2;
 pub mod client_body;
 pub mod stream;
+pub mod splice_pipe;
 pub mod turns;
 pub mod first_byte;
 pub mod proxy_protocol;

@@ -92,6 +92,21 @@ impl Socket {
         }
     }
 
+    /// Whether the socket is ready for reading or, with that interest, for writing. If not, the task is woken
+    /// when it is.
+    pub(super) fn poll_ready(
+        &self,
+        interest: Interest,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        match (self, interest.is_writable()) {
+            (Self::Tcp(socket), false) => socket.poll_read_ready(cx),
+            (Self::Tcp(socket), true) => socket.poll_write_ready(cx),
+            (Self::Unix(socket), false) => socket.poll_read_ready(cx),
+            (Self::Unix(socket), true) => socket.poll_write_ready(cx),
+        }
+    }
+
     /// Whether the peer has ended or reset the connection. This is for a socket that is not being read: it
     /// takes no system call, and wakes no task later.
     fn hangup(&self) -> Option<Hangup> {

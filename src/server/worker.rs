@@ -50,8 +50,9 @@ pub(super) fn start(
             .build_local(LocalOptions::default());
         match runtime {
             Ok(runtime) => {
-                let _ = started.send(Ok(()));
+                // With all of its descriptors, before those in use are counted.
                 let worker = Rc::new(Worker::new(shared, counters));
+                let _ = started.send(Ok(()));
                 runtime.block_on(vital(&name, run(worker, messages, asked)));
             }
             Err(error) => {

@@ -19,6 +19,7 @@ mod auth_service;
 mod backpressure;
 mod balance;
 mod bound_tunnels;
+mod bulk;
 mod certificates;
 mod claims;
 mod client_certificates;
