@@ -16,6 +16,8 @@ pub mod managed_certificates;
 pub mod hangup;
 pub mod http2;
 pub mod client_body;
+mod client_hello;
+pub mod tls_engine;
 pub mod stream;
 pub mod splice_pipe;
 pub mod turns;

@@ -24,7 +24,6 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 pub use self::activity::AdminActivity;
 use self::activity::{AdminIo, EvictionCost, HEAD_TIMEOUT};
@@ -33,7 +32,7 @@ use crate::drain::{Drain, DrainWatch, Urgency};
 use crate::handover::link::Link;
 use crate::net::bind::ListeningSocket;
 use crate::net::certificate_fault::in_words_of_io;
-use crate::net::stream::{Socket, Stream};
+use crate::net::stream::{Socket, Stream, TlsStream};
 use crate::net::turns::TurnTask;
 use crate::quota::failure_reports::{FailureReports, warn_once_a_minute};
 
@@ -262,18 +261,18 @@ async fn secured(
         return Some((Stream::Plain(socket), peer));
     };
     // Boxed, because the state of a handshake is large.
-    let handshake = Box::pin(TlsAcceptor::from(tls).accept(socket));
+    let handshake = Box::pin(TlsStream::accept(tls, socket));
     let error = match tokio::time::timeout(HEAD_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => {
             let peer = AdminPeer::Tcp {
                 address,
                 is_tls: true,
             };
-            return Some((Stream::Client(Box::new(stream)), peer));
+            return Some((Stream::Tls(Box::new(stream)), peer));
         }
         // It has only looked whether the port is open.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
-        Ok(Err(error)) => in_words_of_io(&error),
+        Ok(Err(failed)) if failed.error.kind() == io::ErrorKind::UnexpectedEof => return None,
+        Ok(Err(failed)) => in_words_of_io(&failed.error),
         Err(_) => "it was not complete in time".to_owned(),
     };
     warn_once_a_minute!(

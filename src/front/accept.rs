@@ -8,11 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::server::Acceptor;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::http;
 use super::http2::{self, CarrierGuards};
@@ -22,9 +19,8 @@ use crate::net::certificate_fault::in_words_of_io;
 use crate::net::first_byte::first_byte;
 use crate::net::listener::{Listener, ListenerSettings};
 use crate::net::listener_limits::{LimitReached, ListenerPermit};
-use crate::net::managed_certificates::asks_for_challenge;
 use crate::net::proxy_protocol::{ReceiveError, receive};
-use crate::net::stream::{Peer, Socket, Stream, UnreadableCertificate};
+use crate::net::stream::{Peer, Socket, Stream, TlsStream, UnreadableCertificate};
 use crate::net::tls_failure::TlsFailure;
 use crate::net::tls_handshakes::{PERMIT_TIMEOUT, TooManyHandshakes};
 use crate::observe::labels::RefusedConnection;
@@ -383,21 +379,15 @@ async fn secure(
             .await
             .map_err(|_| PrepareError::TlsTimeout)?,
     };
-    Ok(Stream::Client(Box::new(done?)))
+    Ok(Stream::Tls(Box::new(done?)))
 }
 
-async fn handshake(
-    tls: &Arc<ServerConfig>,
-    socket: Socket,
-) -> Result<TlsStream<Socket>, PrepareError> {
-    let begun = LazyConfigAcceptor::new(Acceptor::default(), socket).await;
-    let begun = begun.map_err(PrepareError::Tls)?;
-    let validates = asks_for_challenge(&begun.client_hello());
-    let done = begun.into_stream(Arc::clone(tls)).await;
-    done.map_err(|error| match TlsFailure::of(&error) {
-        TlsFailure::NoCertificate | TlsFailure::Incompatible if validates => {
+async fn handshake(tls: &Arc<ServerConfig>, socket: Socket) -> Result<TlsStream, PrepareError> {
+    let done = TlsStream::accept(Arc::clone(tls), socket).await;
+    done.map_err(|failed| match TlsFailure::of(&failed.error) {
+        TlsFailure::NoCertificate | TlsFailure::Incompatible if failed.asked_for_challenge => {
             PrepareError::NoChallenge
         }
-        _ => PrepareError::Tls(error),
+        _ => PrepareError::Tls(failed.error),
     })
 }

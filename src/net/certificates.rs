@@ -11,6 +11,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, SignatureScheme};
 
+use super::client_hello::{self, AskedFor};
 use super::managed_certificates::{CertificateSlot, ManagedCertificates, asks_for_challenge};
 use crate::config::model::{ChallengeKind, HostPattern, ListenerCertificate, ListenerTls};
 
@@ -116,8 +117,13 @@ fn answers_challenges(tls: &ListenerTls) -> bool {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let challenge = asks_for_challenge(&hello);
+        client_hello::note(AskedFor {
+            server_name: hello.server_name().map(Into::into),
+            challenge,
+        });
         if let Some(managed) = &self.challenges
-            && asks_for_challenge(&hello)
+            && challenge
         {
             return managed.challenges.tls_answer(hello.server_name()?);
         }

@@ -3,25 +3,25 @@
 //! It hides the differences between plain text, TLS and a stream of an HTTP/2 connection from the relay.
 
 mod agreed;
+mod tls;
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SendFlags;
-use rustls::{ConnectionCommon, SideData};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::{client, server};
 
 pub(super) use self::agreed::ALPN_HTTP_2;
 pub use self::agreed::UnreadableCertificate;
+pub use self::tls::{FailedHandshake, MAX_UNSENT, TlsStream};
 use super::hangup::Hangup;
 use super::http2::TunnelStream;
 use crate::protocol::address_text::AddressText;
@@ -40,10 +40,8 @@ pub enum Socket {
 pub enum Stream {
     /// Plain text.
     Plain(Socket),
-    /// TLS, with a client.
-    Client(Box<server::TlsStream<Socket>>),
-    /// TLS, with an endpoint.
-    Endpoint(Box<client::TlsStream<Socket>>),
+    /// TLS, with a client or an endpoint.
+    Tls(Box<TlsStream>),
     /// A stream of an HTTP/2 connection, with a client.
     Http2(Box<TunnelStream>),
 }
@@ -133,6 +131,14 @@ impl Socket {
         }
     }
 
+    /// Waits until the kernel accepts bytes.
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_write_ready(cx),
+            Self::Unix(socket) => socket.poll_write_ready(cx),
+        }
+    }
+
     /// Sends what the kernel accepts, whether or not it has said that it would.
     fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -195,43 +201,26 @@ impl Stream {
         cx: &mut Context<'_>,
         moved: &mut usize,
     ) -> Poll<io::Result<()>> {
-        let result = match self {
-            Self::Plain(_) | Self::Http2(_) => Ok(()),
-            Self::Client(stream) => {
-                let (socket, session) = stream.get_mut();
-                flush_into(session, &mut PolledSocket { socket, cx }, moved)
-            }
-            Self::Endpoint(stream) => {
-                let (socket, session) = stream.get_mut();
-                flush_into(session, &mut PolledSocket { socket, cx }, moved)
-            }
-        };
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-            result => Poll::Ready(result),
+        match self {
+            Self::Plain(_) | Self::Http2(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.poll_send(cx, moved),
         }
     }
 
-    /// Sends what the kernel accepts of `bytes`, or of what TLS holds, without waiting for the event loop
+    /// Sends what TLS holds, and then what the kernel accepts of `bytes`, without waiting for the event loop
     /// to find the socket writable: the kernel reports that only when a third of its buffer is free,
-    /// which takes a slow reader minutes. Returns the number of `bytes` that were sent and, for TLS, the
-    /// bytes of records; 0 if there was no progress, whatever the reason.
+    /// which takes a slow reader minutes. Returns how many `bytes` need not be written any more, and how
+    /// many of them and of records were sent; 0 if there was no progress, whatever the reason.
     pub fn send_now(&mut self, bytes: &[u8]) -> (usize, usize) {
-        let mut moved = 0;
         match self {
-            Self::Plain(socket) => return (socket.send_now(bytes).unwrap_or(0), 0),
+            Self::Plain(socket) => {
+                let sent = socket.send_now(bytes).unwrap_or(0);
+                (sent, sent)
+            }
             // The client has given credit for no more, or the connection sends it as soon as it can.
-            Self::Http2(_) => return (0, 0),
-            Self::Client(stream) => {
-                let (socket, session) = stream.get_mut();
-                let _ = flush_into(session, &mut EagerSocket(socket), &mut moved);
-            }
-            Self::Endpoint(stream) => {
-                let (socket, session) = stream.get_mut();
-                let _ = flush_into(session, &mut EagerSocket(socket), &mut moved);
-            }
+            Self::Http2(_) => (0, 0),
+            Self::Tls(stream) => stream.send_now(bytes),
         }
-        (0, moved)
     }
 
     /// Makes dropping the stream reset the connection (RST) instead of ending it in order (FIN).
@@ -239,8 +228,7 @@ impl Stream {
         // If the option cannot be set, the peer sees a FIN: less clear, but no wrong bytes.
         let _ = match self {
             Self::Plain(socket) => socket.reset_on_close(),
-            Self::Client(stream) => stream.get_ref().0.reset_on_close(),
-            Self::Endpoint(stream) => stream.get_ref().0.reset_on_close(),
+            Self::Tls(stream) => stream.socket().reset_on_close(),
             Self::Http2(stream) => {
                 stream.reset();
                 Ok(())
@@ -253,8 +241,7 @@ impl Stream {
     pub fn is_drained(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_drained(),
-            Self::Client(stream) => stream.get_ref().0.is_drained(),
-            Self::Endpoint(stream) => stream.get_ref().0.is_drained(),
+            Self::Tls(stream) => stream.socket().is_drained(),
             // It is not known. Dropped as it is, the stream is reset when what was written has been sent.
             Self::Http2(_) => false,
         }
@@ -264,8 +251,7 @@ impl Stream {
     pub fn limit_unsent(&self, bytes: u32) {
         match self {
             Self::Plain(socket) => socket.limit_unsent(bytes),
-            Self::Client(stream) => stream.get_ref().0.limit_unsent(bytes),
-            Self::Endpoint(stream) => stream.get_ref().0.limit_unsent(bytes),
+            Self::Tls(stream) => stream.socket().limit_unsent(bytes),
             Self::Http2(_) => {}
         }
     }
@@ -274,62 +260,10 @@ impl Stream {
     pub fn hangup(&self) -> Option<Hangup> {
         match self {
             Self::Plain(socket) => socket.hangup(),
-            Self::Client(stream) => stream.get_ref().0.hangup(),
-            Self::Endpoint(stream) => stream.get_ref().0.hangup(),
+            Self::Tls(stream) => stream.socket().hangup(),
             Self::Http2(stream) => stream.hangup(),
         }
     }
-}
-
-/// A socket that is written to when the event loop finds it writable, for code that does not wait.
-struct PolledSocket<'a, 'b, 'c> {
-    socket: &'a mut Socket,
-    cx: &'b mut Context<'c>,
-}
-
-/// A socket that is written to whatever the event loop knows of it.
-struct EagerSocket<'a>(&'a Socket);
-
-impl io::Write for PolledSocket<'_, '_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[io::IoSlice::new(bytes)])
-    }
-
-    fn write_vectored(&mut self, bytes: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        match Pin::new(&mut *self.socket).poll_write_vectored(self.cx, bytes) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl io::Write for EagerSocket<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send_now(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Writes what `session` holds to `socket`; adds what that accepts to `moved`.
-fn flush_into<S: SideData>(
-    session: &mut ConnectionCommon<S>,
-    socket: &mut impl io::Write,
-    moved: &mut usize,
-) -> io::Result<()> {
-    while session.wants_write() {
-        match session.write_tls(socket)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => *moved += written,
-        }
-    }
-    Ok(())
 }
 
 macro_rules! each_socket {
@@ -390,8 +324,7 @@ macro_rules! each_stream {
     ($self:expr, $inner:ident => $call:expr) => {
         match $self.get_mut() {
             Stream::Plain($inner) => $call,
-            Stream::Client($inner) => $call,
-            Stream::Endpoint($inner) => $call,
+            Stream::Tls($inner) => $call,
             Stream::Http2($inner) => $call,
         }
     };
@@ -403,12 +336,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match ready!(each_stream!(self, inner => Pin::new(inner).poll_read(cx, buf))) {
-            // The peer ended TCP without a close_notify. WebSocket and HTTP/1.1 frame their own messages, so
-            // truncation shows there, and the tunnel may pass on an ordinary end.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-            result => Poll::Ready(result),
-        }
+        each_stream!(self, inner => Pin::new(inner).poll_read(cx, buf))
     }
 }
 

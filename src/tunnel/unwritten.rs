@@ -13,7 +13,7 @@ use slab::Slab;
 use tokio::io::AsyncWrite;
 
 use super::scratch::{NARROW_BYTES, SCRATCH_BYTES};
-use crate::net::stream::Stream;
+use crate::net::stream::{MAX_UNSENT, Stream};
 
 /// Bytes that a side has to accept without being slow before more than [`NARROW_BYTES`] are read for
 /// it: about as many as the kernel's buffers hold. So a side that never reads is found out while
@@ -22,9 +22,6 @@ const TRUSTED_AFTER: u32 = 4 << 20;
 
 /// What the remainders of a worker may take before every direction reads [`NARROW_BYTES`] at a time.
 const AMPLE_BYTES: usize = 8 << 20;
-
-/// The most that rustls keeps of written bytes, by default.
-const MAX_INSIDE_TLS: usize = 64 << 10;
 
 /// The remainders of all tunnels of a worker.
 ///
@@ -200,6 +197,7 @@ impl Unwritten {
             None => &[],
         };
         let (written, moved) = sink.send_now(left);
+        self.unflushed |= written > 0;
         if let Some(remainder) = &mut self.remainder {
             remainder.written += written;
             // Once may be chance: a side at full speed has bytes waiting most of the time.
@@ -207,7 +205,7 @@ impl Unwritten {
                 self.trust = 0;
             }
         }
-        written + moved
+        moved
     }
 
     /// Writes what is kept. Ready when nothing is left, not even inside TLS. Adds what the kernel, or
@@ -250,7 +248,7 @@ impl Unwritten {
     fn count_inside_tls(&mut self, account: RemainderAccount<'_>) {
         let bytes = usize::from(self.handed_kib).saturating_mul(1024);
         self.remainder = Some(Box::new(Remainder {
-            _counted: Remainders::count(account, bytes.min(MAX_INSIDE_TLS)),
+            _counted: Remainders::count(account, bytes.min(MAX_UNSENT)),
             bytes: Box::default(),
             written: 0,
             is_old: false,

@@ -13,7 +13,6 @@ use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsConnector;
 
 use super::addresses;
 use super::endpoint::{EndpointState, locked};
@@ -26,7 +25,7 @@ use super::time::later;
 use crate::config::model::Address;
 use crate::net::certificate_fault::in_words_of_io;
 use crate::net::keepalive;
-use crate::net::stream::{Socket, Stream};
+use crate::net::stream::{Socket, Stream, TlsStream};
 use crate::quota::failure_reports::warn_once_a_minute;
 
 /// Why connecting failed. No byte of a request was written, so another endpoint may be tried.
@@ -377,10 +376,9 @@ async fn secure(
         Some(name) => name.clone(),
         None => name_of(address).ok_or(ConnectError::NoServerName)?,
     };
-    TlsConnector::from(Arc::clone(&tls.config))
-        .connect(name, socket)
+    TlsStream::connect(Arc::clone(&tls.config), name, socket)
         .await
-        .map(|stream| Stream::Endpoint(Box::new(stream)))
+        .map(|stream| Stream::Tls(Box::new(stream)))
         .map_err(ConnectError::Tls)
 }
 

@@ -13,9 +13,7 @@ use serde_json::json;
 use tidegate::config::model::{Roots, host_names, issuer_name};
 use tidegate::net::certificate_fault::{certificate_in_words, in_words};
 use tidegate::net::server_verifier::ServerVerifier;
-use tidegate::net::stream::{Socket, Stream};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tidegate::net::stream::{Socket, Stream, TlsStream};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::leg::{Findings, LegFailure, LegOutcome};
@@ -167,8 +165,7 @@ pub(super) async fn begin(url: &Url, trust: &ServerTrust, socket: Socket) -> Leg
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let connecting = TlsConnector::from(Arc::new(config)).connect(name, socket);
-    let connected = connecting.await;
+    let connected = TlsStream::connect(Arc::new(config), name, socket).await;
     let seen = witness
         .seen
         .lock()
@@ -177,14 +174,14 @@ pub(super) async fn begin(url: &Url, trust: &ServerTrust, socket: Socket) -> Leg
     match connected {
         Ok(stream) => {
             let findings = of_certificate(agreed(&stream), seen.as_ref());
-            Ok((Stream::Endpoint(Box::new(stream)), findings))
+            Ok((Stream::Tls(Box::new(stream)), findings))
         }
         Err(error) => Err(failure(&error, seen.as_ref())),
     }
 }
 
-fn agreed(stream: &TlsStream<Socket>) -> Findings {
-    let agreed = stream.get_ref().1;
+fn agreed(stream: &TlsStream) -> Findings {
+    let agreed = stream.agreed();
     let version = agreed
         .protocol_version()
         .and_then(|version| version.as_str());

@@ -2,7 +2,7 @@
 
 use rustls::{HandshakeKind, ProtocolVersion};
 
-use super::Stream;
+use super::{Stream, TlsStream};
 use crate::net::managed_certificates::ALPN_ACME;
 use crate::protocol::certificate::{ClientCertificate, TlsFacts};
 
@@ -17,26 +17,28 @@ pub struct UnreadableCertificate;
 impl Stream {
     /// Whether this connection is a certificate authority's, which has validated a name by `tls-alpn-01`.
     pub fn validates_name(&self) -> bool {
-        let Self::Client(stream) = self else {
-            return false;
-        };
-        stream.get_ref().1.alpn_protocol() == Some(ALPN_ACME)
+        self.agreed_protocol() == Some(ALPN_ACME)
     }
 
     /// Whether the client has chosen HTTP/2 in the TLS handshake.
     pub fn alpn_is_h2(&self) -> bool {
-        let Self::Client(stream) = self else {
-            return false;
-        };
-        stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP_2)
+        self.agreed_protocol() == Some(ALPN_HTTP_2)
+    }
+
+    fn agreed_protocol(&self) -> Option<&[u8]> {
+        self.tls_with_client()?.agreed().alpn_protocol()
+    }
+
+    fn tls_with_client(&self) -> Option<&TlsStream> {
+        match self {
+            Self::Tls(stream) => Some(&**stream).filter(|stream| stream.is_with_client()),
+            _ => None,
+        }
     }
 
     /// The negotiated TLS version, and whether a session was resumed; `None` but for TLS with a client.
     pub fn tls_version(&self) -> Option<(&'static str, bool)> {
-        let Self::Client(stream) = self else {
-            return None;
-        };
-        let agreed = stream.get_ref().1;
+        let agreed = self.tls_with_client()?.agreed();
         let resumed = agreed.handshake_kind() == Some(HandshakeKind::Resumed);
         Some((version_name(agreed.protocol_version()), resumed))
     }
@@ -46,10 +48,10 @@ impl Stream {
     /// # Errors
     /// [`UnreadableCertificate`]: the client could not be described to endpoints.
     pub fn tls_facts(&self) -> Result<Option<TlsFacts>, UnreadableCertificate> {
-        let Self::Client(stream) = self else {
+        let Some(stream) = self.tls_with_client() else {
             return Ok(None);
         };
-        let agreed = stream.get_ref().1;
+        let agreed = stream.agreed();
         let certificate = match agreed.peer_certificates() {
             Some(chain) => Some(ClientCertificate::parse(chain).ok_or(UnreadableCertificate)?),
             None => None,
@@ -60,7 +62,7 @@ impl Stream {
                 .negotiated_cipher_suite()
                 .and_then(|suite| suite.suite().as_str())
                 .unwrap_or_default(),
-            server_name: agreed.server_name().map(Into::into),
+            server_name: stream.server_name().map(Into::into),
             certificate,
         }))
     }
