@@ -30,11 +30,13 @@ mod limits;
 mod proxy_header;
 #[path = "checks/request.rs"]
 mod request;
+#[path = "checks/tls_records.rs"]
+mod tls_records;
 
 pub(crate) type Check = fn(&[u8]);
 
 /// Every check, with the name of its file.
-pub(crate) const ALL: [(&str, Check); 15] = [
+pub(crate) const ALL: [(&str, Check); 16] = [
     ("answer", answer::check),
     ("config", config::check),
     ("credential", credential::check),
@@ -50,4 +52,5 @@ pub(crate) const ALL: [(&str, Check); 15] = [
     ("limits", limits::check),
     ("proxy_header", proxy_header::check),
     ("request", request::check),
+    ("tls_records", tls_records::check),
 ];

@@ -313,6 +313,19 @@ pub(crate) const CASES: &[Case] = &[
     case("config", "escapes", |n| {
         path("a = \"", "\\t", "\"\n", n).into()
     }),
+    case("tls_records", "no-record", |n| stream(&[14], b"GET ", n)),
+    case("tls_records", "one-record", |n| {
+        // Long enough that it never ends, and cut into single bytes.
+        stream(b"\x00\x16\x03\x01\x48\x00\x01\x00\xf0\x00", b"a", n)
+    }),
+    case("tls_records", "fragments", |n| {
+        let begin = b"\x04\x16\x03\x01\x00\x04\x01\x00\xf0\x00";
+        stream(begin, b"\x16\x03\x01\x00\x01a", n)
+    }),
+    case("tls_records", "fragments-at-once", |n| {
+        let begin = b"\x0e\x16\x03\x01\x00\x04\x01\x00\xf0\x00";
+        stream(begin, b"\x16\x03\x01\x00\x01a", n)
+    }),
 ];
 
 const fn case(check: &'static str, name: &'static str, make: fn(usize) -> Vec<u8>) -> Case {
