@@ -94,13 +94,13 @@ type Outcome = (Option<String>, Vec<u8>);
 
 fn outcome(mut ours: TlsEngine, bytes: &[u8], piece: usize) -> Outcome {
     let mut room = [0; 10];
-    let mut buffer = Vec::new();
+    // As in the stream over a socket, what is received goes behind the place of what is held.
+    let mut buffer = vec![0; MAX_HELD + PIECES[PIECES.len() - 1]];
     for piece in bytes.chunks(piece) {
-        buffer.clear();
-        buffer.resize(ours.held(), 0);
-        buffer.extend_from_slice(piece);
+        let end = ours.held() + piece.len();
+        buffer[ours.held()..end].copy_from_slice(piece);
         let mut into = ReadBuf::new(&mut room);
-        let received = ours.receive(&mut buffer, &mut into);
+        let received = ours.receive(&mut buffer[..end], &mut into);
         assert!(into.filled().is_empty(), "plaintext without keys");
         if let Err(error) = received {
             return (Some(error.to_string()), ours.unsent().to_vec());
