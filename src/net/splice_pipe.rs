@@ -11,13 +11,20 @@ use tokio::io::Interest;
 use super::stream::Socket;
 
 #[cfg(target_os = "linux")]
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{
+    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+};
 
 /// The size that is requested, in bytes. It is the number of pieces that counts: a pipe has a place for as
 /// many as the size has pages, and a piece may be no longer than a packet. With the default, a pipe would be
 /// full after 23 KB of a network whose packets are not merged.
-#[cfg(target_os = "linux")]
 const CAPACITY: usize = 512 << 10;
+
+/// The least that is of use, in bytes: what is put in front must leave room, because a full pipe looks like a socket
+/// with nothing to read. The system grants a page or two where the user's pipes have many already (pipe(7),
+/// `pipe-user-pages-soft`).
+#[cfg(target_os = "linux")]
+const LEAST_CAPACITY: usize = 64 << 10;
 
 /// A pipe, empty between two transfers.
 #[derive(Debug)]
@@ -53,8 +60,13 @@ impl SplicePipe {
 
     /// Whether a transfer may begin. A pipe that was discarded is opened again.
     pub fn is_usable(&mut self) -> bool {
+        // A transfer that has ended by a panic has left bytes that are for nothing else.
+        if self.held > 0 {
+            self.discard();
+        }
         if self.ends.is_none() && !self.is_refused {
-            self.ends = PipeEnds::open();
+            self.ends = PipeEnds::open(CAPACITY);
+            self.is_refused = self.ends.as_ref().is_some_and(|it| !it.is_ample());
         }
         self.ends.is_some() && !self.is_refused
     }
@@ -192,11 +204,15 @@ impl SplicePipe {
 
 #[cfg(target_os = "linux")]
 impl PipeEnds {
-    fn open() -> Option<Self> {
+    fn open(capacity: usize) -> Option<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        // Less is granted where the user's pipes have many pages already. It still works.
-        let _ = fcntl_setpipe_size(&write, CAPACITY);
+        // Less is granted where the user's pipes have many pages already.
+        let _ = fcntl_setpipe_size(&write, capacity);
         Some(Self { read, write })
+    }
+
+    fn is_ample(&self) -> bool {
+        fcntl_getpipe_size(&self.write).is_ok_and(|size| size >= LEAST_CAPACITY)
     }
 }
 
@@ -212,8 +228,12 @@ fn pass(
 
 #[cfg(not(target_os = "linux"))]
 impl PipeEnds {
-    fn open() -> Option<Self> {
+    fn open(_: usize) -> Option<Self> {
         None
+    }
+
+    fn is_ample(&self) -> bool {
+        false
     }
 }
 
@@ -241,6 +261,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_transfer_has_left_behind_reaches_no_other() {
+        let mut pipe = SplicePipe::open();
+        assert!(pipe.put(b"of one tunnel"));
+        assert!(pipe.is_usable() && pipe.put(b"of another"));
+        assert_eq!(*pipe.take().unwrap(), *b"of another");
+    }
+
+    #[test]
+    fn a_pipe_that_is_too_small_is_not_used() {
+        for (capacity, is_ample) in [(4096, false), (8192, false), (LEAST_CAPACITY, true)] {
+            let ends = PipeEnds::open(capacity).unwrap();
+            assert_eq!(ends.is_ample(), is_ample, "{capacity}");
+        }
+    }
+
+    #[test]
     fn a_system_that_refuses_is_not_asked_again() {
         for (errno, is_refusal) in [
             (Errno::PERM, true),
@@ -253,8 +289,8 @@ mod tests {
             assert!(pipe.put(b"header"));
             let kind = pipe.judge(errno.into()).kind();
             assert_eq!(kind == io::ErrorKind::Unsupported, is_refusal, "{errno}");
-            assert_eq!(pipe.is_usable(), !is_refusal);
             assert_eq!(*pipe.take().unwrap(), *b"header");
+            assert_eq!(pipe.is_usable(), !is_refusal);
         }
     }
 }
