@@ -34,9 +34,8 @@ struct Outcome {
 fn payload(length: usize, seed: usize) -> Vec<u8> {
     let circle: Vec<u8> = (0..251).collect();
     let start = seed * 7 % circle.len();
-    let mut bytes = circle.repeat((start + length).div_ceil(circle.len()));
-    bytes.truncate(start + length);
-    bytes.split_off(start)
+    let bytes = circle.repeat((start + length).div_ceil(circle.len()));
+    bytes[start..start + length].to_vec()
 }
 
 fn frame(from: Side, first: u8, length: usize, seed: usize) -> Vec<u8> {
@@ -93,11 +92,8 @@ fn prepare(tunnel: &mut Tunnel, by_pipe: bool) {
 
 async fn send(socket: &mut (impl AsyncWrite + Unpin), script: &Script, from: Side) {
     let bytes = script.bytes(from);
-    let mut rest = &bytes[..];
-    for piece in script.pieces.iter().cycle() {
-        if rest.is_empty() {
-            break;
-        }
+    let (mut rest, mut pieces) = (&bytes[..], script.pieces.iter().cycle());
+    while let (false, Some(piece)) = (rest.is_empty(), pieces.next()) {
         let (now, later) = rest.split_at(rest.len().min(*piece));
         socket.write_all(now).await.unwrap();
         tokio::task::yield_now().await;
