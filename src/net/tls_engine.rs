@@ -39,6 +39,9 @@ pub(super) const MAX_OVERHEAD: usize = 5 + 256;
 /// longer. It is rustls's limit for its own buffer.
 pub(super) const MAX_HELD: usize = 0xffff;
 
+/// The longest record that rustls takes, in bytes (RFC 5246 section 6.2.3).
+pub(super) const MAX_RECORD: usize = 5 + MAX_PLAIN + 2048;
+
 /// Room for a close_notify, and for the answer to a KeyUpdate before it.
 const CLOSE_ROOM: usize = 512;
 

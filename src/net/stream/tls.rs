@@ -17,7 +17,7 @@ use rustls::{CommonState, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Socket;
-use crate::net::tls_engine::{MAX_HELD, MAX_OVERHEAD, MAX_PLAIN, TlsEngine};
+use crate::net::tls_engine::{MAX_HELD, MAX_OVERHEAD, MAX_PLAIN, MAX_RECORD, TlsEngine};
 
 /// The most that one connection keeps of sealed records that the kernel has not accepted, in bytes: a message of
 /// 64 KiB with its header.
@@ -33,11 +33,13 @@ const MIN_RECEIVED: usize = MAX_PLAIN + MAX_OVERHEAD;
 /// What is received without any plaintext in it before other tasks have their turn, in system calls.
 const ROUNDS: usize = 8;
 
-/// A TLS connection whose handshake is complete.
+/// A TLS connection whose handshake is complete. One task reads and writes it.
 #[derive(Debug)]
 pub struct TlsStream {
     socket: Socket,
     engine: TlsEngine,
+    /// Why the connection has failed: the reader gets what came before, and then this.
+    failure: Option<Error>,
 }
 
 /// A TLS handshake with a client has failed.
@@ -59,7 +61,7 @@ struct TlsScratch {
 
 thread_local! {
     static SCRATCH: RefCell<TlsScratch> = RefCell::new(TlsScratch {
-        received: vec![0; MAX_HELD + MAX_RECEIVED].into(),
+        received: vec![0; MAX_HELD + MAX_RECORD + MAX_RECEIVED].into(),
         sealed: vec![0; MAX_UNSENT].into(),
         gathered: vec![0; MAX_PLAIN].into(),
     });
@@ -79,7 +81,7 @@ impl TlsStream {
             asked_for_challenge,
         };
         let engine = TlsEngine::server(config).map_err(|error| failed(of_tls(error), false))?;
-        let mut stream = Self { socket, engine };
+        let mut stream = Self::new(socket, engine);
         match stream.handshake().await {
             Ok(()) => Ok(stream),
             Err(error) => Err(failed(error, stream.engine.asks_for_challenge())),
@@ -96,9 +98,17 @@ impl TlsStream {
         socket: Socket,
     ) -> io::Result<Self> {
         let engine = TlsEngine::client(config, name).map_err(of_tls)?;
-        let mut stream = Self { socket, engine };
+        let mut stream = Self::new(socket, engine);
         stream.handshake().await?;
         Ok(stream)
+    }
+
+    fn new(socket: Socket, engine: TlsEngine) -> Self {
+        Self {
+            socket,
+            engine,
+            failure: None,
+        }
     }
 
     /// What was agreed in the handshake.
@@ -142,15 +152,16 @@ impl TlsStream {
                     return Poll::Ready(Err(error));
                 }
                 Ok(_) => {}
-                Err(error) => {
-                    let _ = self.poll_send(cx, &mut 0);
-                    return Poll::Ready(Err(error));
-                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            if let Some(error) = self.failure.clone() {
+                let _ = self.poll_send(cx, &mut 0);
+                return Poll::Ready(Err(of_tls(error)));
             }
         }
     }
 
-    /// Receives once; returns how many bytes have come, 0 at the end of the stream.
+    /// Receives once; returns how many bytes have come, 0 at the end of the stream. What they break is in `failure`.
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -159,14 +170,16 @@ impl TlsStream {
         SCRATCH.with_borrow_mut(|scratch| {
             let held = self.engine.held();
             let size = (into.remaining() + MAX_OVERHEAD).clamp(MIN_RECEIVED, MAX_RECEIVED);
-            let place = scratch.received.get_mut(held..held + size);
-            let mut buffer = ReadBuf::new(place.unwrap_or_default());
+            let Some(place) = scratch.received.get_mut(held..held + size) else {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            };
+            let mut buffer = ReadBuf::new(place);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
             let count = buffer.filled().len();
             if count > 0 {
                 let received = scratch.received.get_mut(..held + count);
                 let opened = self.engine.receive(received.unwrap_or_default(), into);
-                opened.map_err(of_tls)?;
+                self.failure = opened.err();
             }
             Poll::Ready(Ok(count))
         })
@@ -278,6 +291,9 @@ impl AsyncRead for TlsStream {
         }
         let before = buf.filled().len();
         for _ in 0..ROUNDS {
+            if let Some(error) = stream.failure.clone() {
+                return Poll::Ready(Err(of_tls(error)));
+            }
             if stream.engine.peer_has_ended() {
                 return Poll::Ready(Ok(()));
             }

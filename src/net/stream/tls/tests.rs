@@ -197,3 +197,29 @@ async fn a_failed_handshake_is_explained_to_the_peer() {
     far.read_to_end(&mut alert).await.unwrap_or_default();
     assert_eq!(alert, b"\x15\x03\x03\x00\x02\x02\x32");
 }
+
+#[tokio::test]
+async fn what_came_before_a_fault_is_read_before_it() {
+    for (is_13, we_serve) in EVERY_PAIR {
+        for size in [2, 100] {
+            let (mut ours, mut peer) = pair(is_13, we_serve).await;
+            peer.write_all(b"before").await.unwrap();
+            let (socket, _) = peer.get_mut();
+            // A record that no key opens. It is there when the first one is received.
+            let spoilt = b"\x17\x03\x03\x00\x18it is longer than a tag..";
+            socket.write_all(&spoilt[..5 + 0x18]).await.unwrap();
+            let mut read = Vec::new();
+            let mut buffer = vec![0; size];
+            let failed = loop {
+                match ours.read(&mut buffer).await {
+                    Ok(count @ 1..) => read.extend_from_slice(&buffer[..count]),
+                    ended => break ended,
+                }
+            };
+            assert_eq!(read, b"before");
+            assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::InvalidData);
+            let again = ours.read(&mut buffer).await;
+            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+    }
+}
