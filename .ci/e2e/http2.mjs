@@ -43,9 +43,10 @@ async function stalled(proxy) {
   const session = await connectNode(proxy.port)
   const tunnels = await openMany(session, 20)
   const stuck = await openTunnel(session, '/stall')
-  // Until nothing moves any more: neither what tidegate has pending nor the buffers of the sockets take more.
+  // Until nothing moves any more: neither what tidegate has pending nor the buffers of the sockets take more. The kernel
+  // lets these grow for a while, so that more has to wait than it may take later.
   let count = 0
-  while (stuck.bufferedAmount < 2 ** 17) {
+  while (stuck.bufferedAmount < 2 ** 22) {
     for (let batch = 0; batch < 1000; batch += 1) stuck.send(randomBytes(64), { compress: false })
     count += 1000
     await talk(tunnels[count / 1000 % 20], ['a neighbour'])
