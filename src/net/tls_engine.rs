@@ -295,8 +295,8 @@ impl TlsEngine {
     }
 
     /// Seals as much of `plain` as there is room for in `out`, in full records as far as possible. `gathered` is
-    /// working space for records whose plaintext is in pieces, of [`MAX_PLAIN`] bytes. Returns how many bytes of
-    /// `plain` were sealed, and how many of `out` are to be sent, after [`Self::unsent`].
+    /// working space of 16 KiB, for records whose plaintext is in pieces. Returns how many bytes of `plain` were
+    /// sealed, and how many of `out` are to be sent, after [`Self::unsent`].
     ///
     /// # Errors
     /// The handshake is not complete, the connection has failed, or we have ended it.
