@@ -193,14 +193,11 @@ impl Jobs {
             let mut chosen = Vec::new();
             let candidates =
                 choose_from(&self.workers, worker, filter, Ended::Shutdown, &mut chosen);
-            match timeout(limit, candidates).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => {
-                    tracing::warn!(
-                        worker,
-                        "worker does not respond; what it carries is closed last"
-                    );
-                }
+            if !matches!(timeout(limit, candidates).await, Ok(Ok(()))) {
+                tracing::warn!(
+                    worker,
+                    "worker does not respond; what it carries is closed last"
+                );
             }
             chosen
         });
@@ -401,8 +398,8 @@ mod tests {
     use crate::observe::series::ListenerSeries;
     use crate::upstream::group::Upstream;
 
-    /// Some tunnels of a worker.
-    fn tunnels(count: usize) -> Vec<CloseCandidate> {
+    /// Some tunnels of a worker, which have opened at this time.
+    fn tunnels(count: usize, opened: std::time::Instant) -> Vec<CloseCandidate> {
         let address = model::Address::Ip("127.0.0.1:1".parse().unwrap());
         let endpoint = model::EndpointConfig::at(address);
         let settings = model::UpstreamConfig::listed("main", vec![endpoint]);
@@ -416,7 +413,7 @@ mod tests {
                 session: 1,
             },
             series: Arc::clone(&series),
-            opened: std::time::Instant::now(),
+            opened,
             age: Duration::ZERO,
             ending: None,
         };
@@ -424,12 +421,16 @@ mod tests {
     }
 
     /// A worker with some tunnels, which it says, and closes if `closes`.
-    async fn serve(mut queries: mpsc::Receiver<WorkerQuery>, count: usize, closes: bool) {
+    async fn serve(
+        mut queries: mpsc::Receiver<WorkerQuery>,
+        (count, opened): (usize, std::time::Instant),
+        closes: bool,
+    ) {
         let mut unanswered = Vec::new();
         while let Some(query) = queries.recv().await {
             match query {
                 WorkerQuery::Candidates { response, .. } => {
-                    let tunnels = tunnels(count);
+                    let tunnels = tunnels(count, opened);
                     response
                         .send(TunnelPage {
                             tunnels,
@@ -456,6 +457,8 @@ mod tests {
         let [_silent, forgetful, responsive] = queries.try_into().unwrap();
         let time = Duration::from_secs(40);
         let began = Instant::now();
+        // The tunnels of the one that does not close them have their turn first.
+        let opened = std::time::Instant::now();
         let job = async {
             let job = jobs.close_all(time, 1001).await.unwrap();
             job.finished().await;
@@ -463,8 +466,8 @@ mod tests {
         };
         let job = tokio::select! {
             job = job => job,
-            () = serve(forgetful, 2, false) => unreachable!(),
-            () = serve(responsive, 300, true) => unreachable!(),
+            () = serve(forgetful, (2, opened), false) => unreachable!(),
+            () = serve(responsive, (300, opened + Duration::from_secs(1)), true) => unreachable!(),
         };
         assert_eq!((job.tunnels, job.closed()), (302, 300));
         // The tunnels that come last are due at the end of their time, also if others do not respond.
