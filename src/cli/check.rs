@@ -30,10 +30,12 @@ pub(super) fn check(path: &Path, as_json: bool) -> ExitCode {
         let answer = json!({ "ok": loaded.is_ok(), "diagnostics": report.to_json() });
         out(&format!("{answer:#}\n"));
     } else {
-        err(&report.render(colour()));
         match &loaded {
-            Ok(loaded) => out(&format!("{}: ok, {}\n", path.display(), summary(loaded))),
-            Err(report) => err(&format!("{}: {}\n", path.display(), verdict(report))),
+            Ok(loaded) => {
+                err(&report.render(colour()));
+                out(&format!("{}: ok, {}\n", path.display(), summary(loaded)));
+            }
+            Err(report) => return refuse(path, report),
         }
     }
     if loaded.is_ok() {
@@ -41,6 +43,13 @@ pub(super) fn check(path: &Path, as_json: bool) -> ExitCode {
     } else {
         ExitStatus::Config.into()
     }
+}
+
+/// Reports what is wrong with a file that is not valid.
+pub(super) fn refuse(path: &Path, report: &Report) -> ExitCode {
+    err(&report.render(colour()));
+    err(&format!("{}: {}\n", path.display(), verdict(report)));
+    ExitStatus::Config.into()
 }
 
 /// The parts of a valid file, in numbers.
@@ -63,7 +72,7 @@ fn summary(loaded: &config::Loaded) -> String {
 }
 
 /// The problems of a file, in numbers.
-pub(super) fn verdict(report: &Report) -> String {
+fn verdict(report: &Report) -> String {
     let errors = plural(report.count(Severity::Error), "error");
     match report.count(Severity::Warning) {
         0 => errors,

@@ -64,19 +64,16 @@ pub(super) fn init(args: &InitArgs) -> ExitCode {
         return ExitStatus::Config.into();
     }
     out(&format!("wrote {path}\n"));
-    let report = match config::load(&args.to) {
+    match config::load(&args.to) {
         Ok(loaded) => {
             err(&loaded.warnings.render(colour()));
             out(&format!(
                 "next: tidegate check {path}, then tidegate run --config {path}\n"
             ));
-            return ExitCode::SUCCESS;
+            ExitCode::SUCCESS
         }
-        Err(report) => report,
-    };
-    err(&report.render(colour()));
-    err(&format!("{path}: {}\n", check::verdict(&report)));
-    ExitStatus::Config.into()
+        Err(report) => check::refuse(&args.to, &report),
+    }
 }
 
 /// Writes a file that must not be there yet.
@@ -226,13 +223,13 @@ mod tests {
     use super::*;
 
     #[derive(clap::Parser)]
-    struct Line {
+    struct InitLine {
         #[command(flatten)]
         args: InitArgs,
     }
 
     fn configuration(line: &str) -> toml::Table {
-        let line = Line::try_parse_from(line.split(' ')).unwrap();
+        let line = InitLine::try_parse_from(line.split(' ')).unwrap();
         toml::from_str(&line.args.configuration()).unwrap()
     }
 
@@ -287,7 +284,10 @@ mod tests {
             "init --acme --agree",
             "init --agree",
         ] {
-            assert!(Line::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+            assert!(
+                InitLine::try_parse_from(wrong.split(' ')).is_err(),
+                "{wrong}"
+            );
         }
     }
 }
