@@ -131,14 +131,6 @@ impl Socket {
         }
     }
 
-    /// Waits until the kernel accepts bytes.
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(socket) => socket.poll_write_ready(cx),
-            Self::Unix(socket) => socket.poll_write_ready(cx),
-        }
-    }
-
     /// Sends what the kernel accepts, whether or not it has said that it would.
     fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

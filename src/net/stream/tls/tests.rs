@@ -206,8 +206,8 @@ async fn what_came_before_a_fault_is_read_before_it() {
             peer.write_all(b"before").await.unwrap();
             let (socket, _) = peer.get_mut();
             // A record that no key opens. It is there when the first one is received.
-            let spoilt = b"\x17\x03\x03\x00\x18it is longer than a tag..";
-            socket.write_all(&spoilt[..5 + 0x18]).await.unwrap();
+            let spoilt = b"\x17\x03\x03\x00\x18it is longer than a tag.";
+            socket.write_all(spoilt).await.unwrap();
             let mut read = Vec::new();
             let mut buffer = vec![0; size];
             let failed = loop {
