@@ -60,6 +60,10 @@ impl<'a> ResponseHead<'a> {
         bytes: &'a [u8],
         max_lines: usize,
     ) -> Result<Option<(Self, usize)>, ResponseHeadError> {
+        // Before the first byte has come: the lines below are not worth filling.
+        if bytes.is_empty() {
+            return Ok(None);
+        }
         let mut usual = [httparse::EMPTY_HEADER; DEFAULT_LINES];
         let mut more = Vec::new();
         let lines = match usual.get_mut(..max_lines) {

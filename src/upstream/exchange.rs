@@ -114,11 +114,7 @@ pub async fn exchange(
     let mut bytes = Vec::with_capacity(INITIAL_HEAD_BYTES);
     let mut interim = 0;
     loop {
-        let head = match bytes.is_empty() {
-            true => None,
-            false => ResponseHead::parse_within(&bytes, max_lines)?,
-        };
-        match head {
+        match ResponseHead::parse_within(&bytes, max_lines)? {
             Some((head, length)) if head.is_interim() => {
                 bytes.drain(..length);
                 interim += 1;
