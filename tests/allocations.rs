@@ -202,17 +202,25 @@ fn rounds_over_tls(
     (HeapStats::get().total_blocks - before) as usize
 }
 
-fn messages_over_tls() {
-    let tls = Tls::new();
-    // Both ends without a relay: each message is sealed once and opened once.
-    let (near, far) = pair();
-    let (mut client, mut endpoint) = tls.ends(near, far);
+/// Completes the handshakes of both ends, each of which waits for the other.
+fn shake_hands(
+    client: &mut StreamOwned<ClientConnection, TcpStream>,
+    mut endpoint: StreamOwned<ServerConnection, TcpStream>,
+) -> StreamOwned<ServerConnection, TcpStream> {
     let peer = thread::spawn(move || {
         endpoint.conn.complete_io(&mut endpoint.sock).unwrap();
         endpoint
     });
     client.conn.complete_io(&mut client.sock).unwrap();
-    let mut endpoint = peer.join().unwrap();
+    peer.join().unwrap()
+}
+
+fn messages_over_tls() {
+    let tls = Tls::new();
+    // Both ends without a relay: each message is sealed once and opened once.
+    let (near, far) = pair();
+    let (mut client, endpoint) = tls.ends(near, far);
+    let mut endpoint = shake_hands(&mut client, endpoint);
     rounds_over_tls(&mut client, &mut endpoint, WARM);
     let ends = rounds_over_tls(&mut client, &mut endpoint, ROUNDS);
     assert!(ends >= 4 * ROUNDS, "{ends}: what is counted has changed");
@@ -220,14 +228,9 @@ fn messages_over_tls() {
 
     let (near, near_client) = pair();
     let (far, near_endpoint) = pair();
-    let (mut client, mut endpoint) = tls.ends(near, far);
+    let (mut client, endpoint) = tls.ends(near, far);
     let relay = relay_over(near_client, near_endpoint, Some(tls));
-    let peer = thread::spawn(move || {
-        endpoint.conn.complete_io(&mut endpoint.sock).unwrap();
-        endpoint
-    });
-    client.conn.complete_io(&mut client.sock).unwrap();
-    let mut endpoint = peer.join().unwrap();
+    let mut endpoint = shake_hands(&mut client, endpoint);
     rounds_over_tls(&mut client, &mut endpoint, WARM);
     let quiet = HeapStats::get().curr_bytes;
     let all = rounds_over_tls(&mut client, &mut endpoint, ROUNDS);

@@ -2,7 +2,8 @@
 //!
 //! Bytes are read into a scratch buffer that belongs to the worker and written to the other side at
 //! once, or the kernel passes them on (`transfer`). Only what that side does not accept is kept, in a
-//! box, and its direction reads nothing more until the box is empty. So a tunnel that is quiet, or whose peers keep up, holds no buffer.
+//! box, and its direction reads nothing more until the box is empty. So a tunnel that is quiet, or whose
+//! peers keep up, holds no buffer.
 
 use std::io;
 use std::pin::Pin;

@@ -395,4 +395,4 @@ impl Framing {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

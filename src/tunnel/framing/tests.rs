@@ -8,7 +8,7 @@ const MASK: [u8; 4] = [7, 7, 7, 7];
 const PING: PingPayload = *b"tidegate";
 
 /// A frame as a client sends it (masked with zeros), or an endpoint.
-fn frame(from: Side, first: u8, payload: &[u8]) -> Vec<u8> {
+pub(in crate::tunnel) fn frame(from: Side, first: u8, payload: &[u8]) -> Vec<u8> {
     let masked = if from == Side::Client { 0x80 } else { 0 };
     let mut bytes = vec![first];
     match payload.len() {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::frame::{Event, Masking, Tracker};
 use crate::tunnel::ended::Ended;
+use crate::tunnel::framing;
 
 const MIB: usize = 1 << 20;
 
@@ -39,24 +40,7 @@ fn payload(length: usize, seed: usize) -> Vec<u8> {
 }
 
 fn frame(from: Side, first: u8, length: usize, seed: usize) -> Vec<u8> {
-    let masked = if from == Side::Client { 0x80 } else { 0 };
-    let mut bytes = vec![first];
-    match length {
-        0..=125 => bytes.push(masked | length as u8),
-        126..=65_535 => {
-            bytes.push(masked | 126);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(masked | 127);
-            bytes.extend((length as u64).to_be_bytes());
-        }
-    }
-    if from == Side::Client {
-        bytes.extend([0; 4]);
-    }
-    bytes.extend(payload(length, seed));
-    bytes
+    framing::tests::frame(from, first, &payload(length, seed))
 }
 
 impl Script {
