@@ -1,8 +1,8 @@
 //! The tokens whose signatures were verified lately, so that a client that comes back costs no second verification.
 //!
 //! Only that is remembered, of tokens that were accepted: what a token says, its time and its subject are checked again
-//! for each request. A token is
-//! remembered together with the key set that has verified it, so that another set never accepts it for that.
+//! for each request. A token is remembered together with the key set that has verified it, so that another set never
+//! accepts it for that.
 
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};

@@ -1,7 +1,8 @@
 //! What a client has asked for in its ClientHello (RFC 8446 section 4.1.2), for the code that performs the handshake.
 //!
-//! The unbuffered connections of rustls do not say it, but the resolver of certificates gets to see it. It runs inside
-//! the call that processes the ClientHello, on the same thread: what it notes here is taken right after that call.
+//! The unbuffered connections of rustls do not expose it, but pass it to the resolver of certificates, which notes it
+//! here. rustls calls the resolver while it processes the ClientHello, on the same thread, and the caller takes the note
+//! as soon as rustls returns.
 
 use std::cell::RefCell;
 

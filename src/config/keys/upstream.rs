@@ -255,7 +255,7 @@ const TIMEOUTS: KeyTable = KeyTable {
             "body",
             DURATION_OR_OFF,
             "\"off\"",
-            "Once an endpoint has sent the head of a response, it must send the next bytes of the body within this time; otherwise, tidegate breaks the response off. The time in which the client is still to send more of its request does not count. By default, there is no limit, because event streams may be silent for long; `keepalive` detects an endpoint that has vanished.",
+            "The longest pause in the body of an endpoint's response. After it, tidegate ends the response early, and the client can tell that it is incomplete. A pause in which the endpoint waits for more of the client's request does not count. By default, there is no limit, because event streams may be silent for long; `keepalive` detects an endpoint that has vanished.",
         )
         .shown(r#"body = "2m""#),
     ],
