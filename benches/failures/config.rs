@@ -47,6 +47,6 @@ pub(crate) fn config(
              proxy_next_upstream error timeout; proxy_next_upstream_tries 2; }} }} }}\n",
             folder.display()
         ),
-        Peer::Relay => unreachable!("it knows one endpoint only"),
+        Peer::Sozu | Peer::Relay => unreachable!("they have no configuration here"),
     }
 }

@@ -58,10 +58,11 @@ struct Options {
     _cargo: CargoArgs,
 }
 
-/// A proxy that balances. The relay has one endpoint only.
+/// A proxy that balances and has a configuration here. The relay has one endpoint only.
 fn balancing_peer(name: &str) -> Result<Peer, String> {
     match Peer::from_str(name, false)? {
         Peer::Relay => Err("it has one endpoint only".to_owned()),
+        Peer::Sozu => Err("it has no configuration here".to_owned()),
         peer => Ok(peer),
     }
 }

@@ -43,6 +43,7 @@ use self::report::{Report, Row};
 use self::rig::CargoArgs;
 use self::rig::peer::Peer;
 use self::scenario::{Scale, Scenario};
+use self::target::AccessLogs;
 
 /// Measures the cost of messages, bytes, handshakes and idle tunnels, next to HAProxy and nginx.
 #[derive(Debug, Parser)]
@@ -56,6 +57,9 @@ struct Options {
     /// Only these proxies; the table says which ones are missing
     #[arg(long, value_delimiter = ',')]
     peers: Option<Vec<Peer>>,
+    /// Whether the proxies write access logs
+    #[arg(long, value_enum, default_value_t = AccessLogs::On)]
+    access_logs: AccessLogs,
     /// A tenth of everything, to see whether the benchmark works
     #[arg(long)]
     quick: bool,
@@ -96,12 +100,12 @@ fn main() -> ExitCode {
             options.only.is_empty() || options.only.iter().any(|each| name.contains(each))
         })
         .collect();
-    let mut report = Report::new(&peers, options.rounds, scale);
+    let mut report = Report::new(&peers, options.rounds, scale, options.access_logs);
     for round in 1..=options.rounds {
         for scenario in &chosen {
             for peer in peers.iter().filter(|peer| scenario.fits(**peer)) {
                 eprint!("round {round}: {}, {}: ", scenario.name(), peer.name());
-                let results = scenario.run(*peer, scale);
+                let results = scenario.run(*peer, scale, options.access_logs);
                 for (metric, value) in results {
                     eprint!("{metric} {value:.3}  ");
                     report.add(Row {

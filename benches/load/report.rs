@@ -7,12 +7,14 @@ use std::fs;
 use super::rig::peer::Peer;
 use super::rig::{cores, made_by};
 use super::scenario::Scale;
+use super::target::AccessLogs;
 
 /// All results of one run.
 pub(crate) struct Report {
     peers: Vec<Peer>,
     rounds: usize,
     scale: Scale,
+    access_logs: AccessLogs,
     rows: Vec<Row>,
 }
 
@@ -26,11 +28,17 @@ pub(crate) struct Row {
 }
 
 impl Report {
-    pub(crate) fn new(peers: &[Peer], rounds: usize, scale: Scale) -> Self {
+    pub(crate) fn new(
+        peers: &[Peer],
+        rounds: usize,
+        scale: Scale,
+        access_logs: AccessLogs,
+    ) -> Self {
         Self {
             peers: peers.to_vec(),
             rounds,
             scale,
+            access_logs,
             rows: Vec::new(),
         }
     }
@@ -62,7 +70,7 @@ impl Report {
         }
         let ratios: &[(&str, &[Peer])] = &[
             ("to the baseline", &[Peer::Baseline]),
-            ("to best peer", &[Peer::Haproxy, Peer::Nginx]),
+            ("to best peer", &[Peer::Haproxy, Peer::Nginx, Peer::Sozu]),
             ("to the relay", &[Peer::Relay]),
         ];
         let ratios: Vec<_> = ratios
@@ -110,9 +118,10 @@ impl Report {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let _ = writeln!(
             text,
-            "{}, {} rounds, 2 threads each, on {cores} cores ({}), Linux {}.",
+            "{}, {} rounds, 2 threads each, access logs {}, on {cores} cores ({}), Linux {}. tidegate has the profile `bench`.",
             versions.join(", "),
             self.rounds,
+            self.access_logs,
             model.unwrap_or("unknown"),
             kernel.trim(),
         );

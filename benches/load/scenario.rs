@@ -12,7 +12,7 @@ use super::memory::Holding;
 use super::rig::client::{Client, Security, Tunnel, frame};
 use super::rig::peer::Peer;
 use super::rig::runtime;
-use super::target::{Target, Tuning};
+use super::target::{AccessLogs, Target, Tuning};
 use super::{identities, measure, memory, operators, reload, storm};
 
 /// The size of a run.
@@ -219,8 +219,8 @@ impl Scenario {
     }
 
     /// Runs the measurement on a new process of `peer`.
-    pub(crate) fn run(&self, peer: Peer, scale: Scale) -> Results {
-        let target = Target::start(peer, backend::start(), self.tuning());
+    pub(crate) fn run(&self, peer: Peer, scale: Scale, access_logs: AccessLogs) -> Results {
+        let target = Target::start(peer, backend::start(), self.tuning(), access_logs);
         let to = match self.security {
             Security::Plain => target.plain,
             _ => target.tls,

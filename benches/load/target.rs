@@ -1,5 +1,6 @@
 //! The proxy that is measured: configured for one endpoint, with and without TLS.
 
+use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,23 @@ pub(crate) enum Tuning {
     Http2,
 }
 
+/// Whether the proxies write access logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum AccessLogs {
+    /// To a file, or to standard output that is one: as in production.
+    On,
+    Off,
+}
+
+impl fmt::Display for AccessLogs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
+}
+
 /// A proxy that runs.
 pub(crate) struct Target {
     running: Running,
@@ -32,7 +50,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn start(peer: Peer, backend: SocketAddr, tuning: Tuning) -> Self {
+    pub(crate) fn start(
+        peer: Peer,
+        backend: SocketAddr,
+        tuning: Tuning,
+        access_logs: AccessLogs,
+    ) -> Self {
         let folder = TempDir::new().unwrap();
         write_certificate(folder.path());
         let [plain, tls] = free_addresses();
@@ -41,7 +64,7 @@ impl Target {
             tls,
             backend,
         };
-        let config = config(peer, folder.path(), addresses, tuning);
+        let config = config(peer, folder.path(), addresses, tuning, access_logs);
         Self {
             running: Running::start(peer, folder, &config, plain),
             plain,
@@ -108,52 +131,138 @@ struct Addresses {
     backend: SocketAddr,
 }
 
-fn config(peer: Peer, folder: &Path, addresses: Addresses, tuning: Tuning) -> String {
+fn config(
+    peer: Peer,
+    folder: &Path,
+    addresses: Addresses,
+    tuning: Tuning,
+    access_logs: AccessLogs,
+) -> String {
+    match peer {
+        Peer::Tidegate | Peer::Baseline => tidegate(folder, addresses, tuning, access_logs),
+        Peer::Haproxy => haproxy(folder, addresses, tuning, access_logs),
+        Peer::Nginx => nginx(folder, addresses, tuning, access_logs),
+        Peer::Sozu => sozu(folder, addresses, tuning, access_logs),
+        Peer::Relay => format!("{} {}", addresses.plain, addresses.backend),
+    }
+}
+
+fn tidegate(
+    folder: &Path,
+    addresses: Addresses,
+    tuning: Tuning,
+    access_logs: AccessLogs,
+) -> String {
     let Addresses {
         plain,
         tls,
         backend,
     } = addresses;
     let shown = folder.display();
-    let nginx_buffers = match tuning {
+    let http2 = match tuning {
+        Tuning::Http2 => "http2 = true\n",
+        Tuning::Standard | Tuning::Bulk => "",
+    };
+    let log = match access_logs {
+        AccessLogs::On => "",
+        AccessLogs::Off => "access_log.to = \"off\"\n",
+    };
+    format!(
+        "[server]\nworkers = {THREADS}\nshutdown.grace = \"0s\"\n{log}\
+         [admin]\nbind = \"unix:{shown}/log/admin.sock\"\n\
+         metrics_bind = \"unix:{shown}/log/metrics.sock\"\n\
+         [listener.plain]\nbind = [\"{plain}\"]\n\
+         [listener.secure]\nbind = [\"{tls}\"]\n{http2}\
+         [listener.secure.tls]\ncertificates = [{{ cert = \"cert.pem\", key = \"key.pem\" }}]\n\
+         [[route]]\nupstream = \"backend\"\n\
+         [upstream.backend]\nendpoints = [\"{backend}\"]\n"
+    )
+}
+
+fn haproxy(folder: &Path, addresses: Addresses, tuning: Tuning, access_logs: AccessLogs) -> String {
+    let Addresses {
+        plain,
+        tls,
+        backend,
+    } = addresses;
+    let shown = folder.display();
+    let alpn = match tuning {
+        Tuning::Http2 => " alpn h2,http/1.1",
+        Tuning::Standard | Tuning::Bulk => "",
+    };
+    // Without a limit on pipes it asks for more descriptors than many systems allow.
+    let (pipes, splice) = match tuning {
+        Tuning::Bulk => (" maxpipes 100\n", " option splice-auto\n"),
+        Tuning::Standard | Tuning::Http2 => ("", ""),
+    };
+    let log = match access_logs {
+        AccessLogs::On => " log global\n option httplog\n",
+        AccessLogs::Off => "",
+    };
+    format!(
+        "global\n nbthread {THREADS}\n maxconn 9000\n{pipes} log stdout format raw local0\n\
+         defaults\n mode http\n{log}{splice} timeout connect 5s\n\
+         timeout client 1h\n timeout server 1h\n timeout tunnel 1h\n\
+         frontend front\n bind {plain}\n bind {tls} ssl crt {shown}/both.pem{alpn}\n\
+         default_backend back\nbackend back\n server one {backend}\n"
+    )
+}
+
+fn nginx(folder: &Path, addresses: Addresses, tuning: Tuning, access_logs: AccessLogs) -> String {
+    let Addresses {
+        plain,
+        tls,
+        backend,
+    } = addresses;
+    let shown = folder.display();
+    let buffers = match tuning {
         Tuning::Bulk => "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;",
-        _ => "",
+        Tuning::Standard | Tuning::Http2 => "",
     };
-    let (http2, alpn) = match tuning {
-        Tuning::Http2 => ("http2 = true\n", " alpn h2,http/1.1"),
-        _ => ("", ""),
+    let log = match access_logs {
+        AccessLogs::On => format!("access_log {shown}/log/access;"),
+        AccessLogs::Off => "access_log off;".to_owned(),
     };
-    match peer {
-        Peer::Tidegate | Peer::Baseline => format!(
-            "[server]\nworkers = {THREADS}\nshutdown.grace = \"0s\"\n\
-             [admin]\nbind = \"unix:{shown}/log/admin.sock\"\n\
-             metrics_bind = \"unix:{shown}/log/metrics.sock\"\n\
-             [listener.plain]\nbind = [\"{plain}\"]\n\
-             [listener.secure]\nbind = [\"{tls}\"]\n{http2}\
-             [listener.secure.tls]\ncertificates = [{{ cert = \"cert.pem\", key = \"key.pem\" }}]\n\
-             [[route]]\nupstream = \"backend\"\n\
-             [upstream.backend]\nendpoints = [\"{backend}\"]\n"
-        ),
-        Peer::Haproxy => format!(
-            "global\n nbthread {THREADS}\n maxconn 9000\n log stdout format raw local0\n\
-             defaults\n mode http\n log global\n option httplog\n timeout connect 5s\n\
-             timeout client 1h\n timeout server 1h\n timeout tunnel 1h\n\
-             frontend front\n bind {plain}\n bind {tls} ssl crt {shown}/both.pem{alpn}\n\
-             default_backend back\nbackend back\n server one {backend}\n"
-        ),
-        Peer::Nginx => format!(
-            "worker_processes {THREADS};\nworker_rlimit_nofile 20000;\ndaemon off;\n\
-             pid {shown}/nginx.pid;\nerror_log {shown}/log/error;\n\
-             events {{ worker_connections 9000; }}\n\
-             http {{ access_log {shown}/log/access;\n\
-             server {{ listen {plain} backlog=4096; listen {tls} ssl backlog=4096;\n\
-             ssl_certificate {shown}/cert.pem; ssl_certificate_key {shown}/key.pem;\n\
-             ssl_protocols TLSv1.2 TLSv1.3;\n\
-             location / {{ proxy_pass http://{backend}; proxy_http_version 1.1;\n\
-             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;\n\
-             proxy_set_header Host $host; proxy_read_timeout 1h; proxy_send_timeout 1h;\n\
-             {nginx_buffers} }} }} }}\n"
-        ),
-        Peer::Relay => format!("{plain} {backend}"),
-    }
+    format!(
+        "worker_processes {THREADS};\nworker_rlimit_nofile 20000;\ndaemon off;\n\
+         pid {shown}/nginx.pid;\nerror_log {shown}/log/error;\n\
+         events {{ worker_connections 9000; }}\n\
+         http {{ {log}\n\
+         server {{ listen {plain} backlog=4096; listen {tls} ssl backlog=4096;\n\
+         ssl_certificate {shown}/cert.pem; ssl_certificate_key {shown}/key.pem;\n\
+         ssl_protocols TLSv1.2 TLSv1.3;\n\
+         location / {{ proxy_pass http://{backend}; proxy_http_version 1.1;\n\
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;\n\
+         proxy_set_header Host $host; proxy_read_timeout 1h; proxy_send_timeout 1h;\n\
+         {buffers} }} }} }}\n"
+    )
+}
+
+fn sozu(folder: &Path, addresses: Addresses, tuning: Tuning, access_logs: AccessLogs) -> String {
+    let Addresses {
+        plain,
+        tls,
+        backend,
+    } = addresses;
+    let shown = folder.display();
+    let buffer = match tuning {
+        Tuning::Bulk => 65_536,
+        Tuning::Standard | Tuning::Http2 => 16_393,
+    };
+    let log = match access_logs {
+        AccessLogs::On => "info",
+        AccessLogs::Off => "off",
+    };
+    format!(
+        "command_socket = \"{shown}/sozu.sock\"\nlog_level = \"{log}\"\nlog_target = \"stdout\"\n\
+         worker_count = {THREADS}\nmax_connections = 9000\nmax_buffers = 18000\nbuffer_size = {buffer}\n\
+         activate_listeners = true\nfront_timeout = 3600\nback_timeout = 3600\n\
+         [[listeners]]\nprotocol = \"http\"\naddress = \"{plain}\"\n\
+         [[listeners]]\nprotocol = \"https\"\naddress = \"{tls}\"\n\
+         [clusters.back]\nprotocol = \"http\"\nfrontends = [\n\
+         {{ address = \"{plain}\", hostname = \"localhost\" }},\n\
+         {{ address = \"{tls}\", hostname = \"localhost\", certificate = \"{shown}/cert.pem\", \
+         certificate_chain = \"{shown}/cert.pem\", key = \"{shown}/key.pem\" }},\n]\n\
+         backends = [{{ address = \"{backend}\" }}]\n"
+    )
 }

@@ -17,12 +17,14 @@ pub(crate) enum Peer {
     Baseline,
     Haproxy,
     Nginx,
+    /// From crates.io: `cargo install sozu`.
+    Sozu,
     /// Copies bytes between two sockets and knows nothing of HTTP: what no proxy can undercut.
     Relay,
 }
 
 impl Peer {
-    /// What a run without `--peers` compares.
+    /// What a run without `--peers` compares: those that Debian has packages of, and the relay.
     pub(crate) const ALL: [Self; 4] = [Self::Tidegate, Self::Haproxy, Self::Nginx, Self::Relay];
 
     pub(crate) fn name(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Peer {
             Self::Baseline => "baseline",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
+            Self::Sozu => "sozu",
             Self::Relay => "bare relay",
         }
     }
@@ -40,7 +43,7 @@ impl Peer {
         match self {
             Self::Tidegate => Some(env!("CARGO_BIN_EXE_tidegate").into()),
             Self::Baseline => std::env::var_os("TIDEGATE_BASELINE").map(PathBuf::from),
-            Self::Haproxy | Self::Nginx | Self::Relay => None,
+            Self::Haproxy | Self::Nginx | Self::Sozu | Self::Relay => None,
         }
     }
 
@@ -52,6 +55,7 @@ impl Peer {
             }
             Self::Haproxy => Command::new("haproxy").arg("-v").output(),
             Self::Nginx => Command::new("nginx").arg("-v").output(),
+            Self::Sozu => Command::new("sozu").arg("--version").output(),
             Self::Relay => return Some("in this benchmark".to_owned()),
         };
         let output = output.ok()?;
@@ -74,7 +78,7 @@ impl Peer {
     /// file: its configuration is its two addresses.
     pub(crate) fn command(self, folder: &Path, config: &str) -> Command {
         let file = folder.join(match self {
-            Self::Tidegate | Self::Baseline => "config.toml",
+            Self::Tidegate | Self::Baseline | Self::Sozu => "config.toml",
             _ => "config",
         });
         fs::write(&file, config).unwrap();
@@ -82,12 +86,14 @@ impl Peer {
             Self::Tidegate | Self::Baseline => Command::new(self.tidegate().unwrap()),
             Self::Haproxy => Command::new("haproxy"),
             Self::Nginx => Command::new("nginx"),
+            Self::Sozu => Command::new("sozu"),
             Self::Relay => Command::new(std::env::current_exe().unwrap()),
         };
         match self {
             Self::Tidegate | Self::Baseline => command.args(["run", "--config"]).arg(file),
             Self::Haproxy => command.args(["-db", "-f"]).arg(file),
             Self::Nginx => command.arg("-p").arg(folder).arg("-c").arg(file),
+            Self::Sozu => command.arg("start").arg("--config").arg(file),
             Self::Relay => command.arg("--relay").args(config.split(' ')),
         };
         let log = fs::File::create(log_folder(folder).join("stderr")).unwrap();
