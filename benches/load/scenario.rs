@@ -106,6 +106,8 @@ impl Scenario {
                 large(mib),
                 Kind::Up { bytes: kib64 },
                 Kind::Down { bytes: kib64 },
+                Kind::Up { bytes: mib },
+                Kind::Down { bytes: mib },
                 Kind::Handshake { count: 4000 },
                 Kind::Idle { tunnels: 4000 },
                 Kind::Latency {
