@@ -19,7 +19,6 @@ pub mod client_body;
 mod client_hello;
 pub mod tls_engine;
 pub mod stream;
-pub mod splice_pipe;
 pub mod turns;
 pub mod first_byte;
 pub mod proxy_protocol;

@@ -23,7 +23,6 @@ pub mod scratch;
 pub mod unwritten;
 pub mod table;
 pub mod sweep;
-pub mod transfer;
 pub mod copy;
 
 use std::time::Duration;

@@ -152,17 +152,11 @@ pub(crate) fn check(bytes: &[u8]) {
                 continue;
             }
         };
-        let way = &mut directions[side as usize];
-        let cut = forwarder.discards(side);
-        // What need not be seen is passed on without a look, half of the times.
-        let unseen = forwarder.unseen(side).min(bytes.len() as u64) as usize;
-        let (unseen, bytes) = bytes.split_at(if bytes.len() % 2 == 1 { unseen } else { 0 });
-        assert!(unseen.is_empty() || !(cut || way.closed), "behind the end");
-        forwarder.pass_unseen(side, unseen.len() as u64);
-        way.pass(unseen, unseen);
         let mut buffer = [&[0; HEADROOM][..], bytes].concat();
         let end = buffer.len();
+        let cut = forwarder.discards(side);
         let filtered = forwarder.filter(side, &mut buffer, end, Allowance::UNLIMITED);
+        let way = &mut directions[side as usize];
         let passed = &buffer[filtered.pass];
         assert!(passed.is_empty() || !(cut || way.closed), "behind the end");
         way.pass(bytes, passed);

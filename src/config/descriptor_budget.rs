@@ -8,7 +8,7 @@ pub const PER_TUNNEL: u64 = 2;
 /// The highest number of open files that are kept for other purposes: logs, listening sockets, reloads.
 const MAX_RESERVE: u64 = 128;
 
-/// Open files before the first tunnel: event queues and pipes of a few workers, logs, signals, listeners.
+/// Open files before the first tunnel: event queues of a few workers, logs, signals, listeners.
 const BASE: u64 = 64;
 
 /// The part of a limit of `descriptors` that clients cannot use, so that connecting to an endpoint does

@@ -90,18 +90,11 @@ impl Socket {
         }
     }
 
-    /// Whether the socket is ready for reading or, with that interest, for writing. If not, the task is woken
-    /// when it is.
-    pub(super) fn poll_ready(
-        &self,
-        interest: Interest,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        match (self, interest.is_writable()) {
-            (Self::Tcp(socket), false) => socket.poll_read_ready(cx),
-            (Self::Tcp(socket), true) => socket.poll_write_ready(cx),
-            (Self::Unix(socket), false) => socket.poll_read_ready(cx),
-            (Self::Unix(socket), true) => socket.poll_write_ready(cx),
+    /// Waits until the kernel accepts bytes.
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_write_ready(cx),
+            Self::Unix(socket) => socket.poll_write_ready(cx),
         }
     }
 

@@ -198,26 +198,6 @@ impl Tracker {
         self.left
     }
 
-    /// How many of the next bytes need not be seen: the payload of a data frame, or all bytes if the stream
-    /// cannot be followed.
-    pub fn unseen(&self) -> u64 {
-        match self.position {
-            FramePosition::Data => self.left,
-            FramePosition::Lost(_) => u64::MAX,
-            FramePosition::Header | FramePosition::Control(_) => 0,
-        }
-    }
-
-    /// Advances over `bytes` of those that need not be seen.
-    pub fn pass_unseen(&mut self, bytes: u64) {
-        if self.position == FramePosition::Data {
-            self.left = self.left.saturating_sub(bytes);
-            if self.left == 0 {
-                self.position = FramePosition::Header;
-            }
-        }
-    }
-
     /// Advances to the next event in `bytes`. Returns how many bytes come before it: all of them if
     /// there is no event.
     pub fn step(&mut self, bytes: &[u8]) -> (usize, Option<Event>) {

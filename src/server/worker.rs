@@ -50,9 +50,8 @@ pub(super) fn start(
             .build_local(LocalOptions::default());
         match runtime {
             Ok(runtime) => {
-                // With all of its descriptors, before those in use are counted.
-                let worker = Rc::new(Worker::new(shared, counters));
                 let _ = started.send(Ok(()));
+                let worker = Rc::new(Worker::new(shared, counters));
                 runtime.block_on(vital(&name, run(worker, messages, asked)));
             }
             Err(error) => {

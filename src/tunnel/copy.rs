@@ -1,26 +1,24 @@
 //! The driver of a tunnel: moves its bytes by readiness, over any [`Stream`].
 //!
 //! Bytes are read into a scratch buffer that belongs to the worker and written to the other side at
-//! once, or the kernel passes them on (`transfer`). Only what that side does not accept is kept, in a
-//! box, and its direction reads nothing more until the box is empty. So a tunnel that is quiet, or whose
-//! peers keep up, holds no buffer.
+//! once. Only what that side does not accept is kept, in a box, and its direction reads nothing
+//! more until the box is empty. So a tunnel that is quiet, or whose peers keep up, holds no buffer.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::SWEEP_INTERVAL;
 use super::ended::{CloseMessage, Ended, Finished};
 use super::entry::{Flags, TunnelEntry};
 use super::forwarder::{Forwarder, NextStep};
-use super::framing::HEADROOM;
+use super::framing::{Allowance, HEADROOM};
 use super::meter::Meter;
 use super::scratch::{SCRATCH_BYTES, Scratch};
 use super::side::Side;
 use super::table::{TableSlot, TunnelOwner};
-use super::transfer::{Transfer, filter};
 use super::turn::SMALL_QUANTUM;
 use super::unwritten::{RemainderAccount, Unwritten};
 use crate::net::stream::Stream;
@@ -107,14 +105,13 @@ impl<O: TunnelOwner> Tunnel<O> {
     fn filter_early(&mut self, side: Side, bytes: &[u8]) -> Vec<u8> {
         let mut passed = Vec::with_capacity(bytes.len());
         let mut scratch = self.scratch.0.borrow_mut();
-        let scratch = scratch.buffer.bytes();
+        let scratch = scratch.bytes();
         for piece in bytes.chunks(SCRATCH_BYTES) {
             let end = HEADROOM + piece.len();
             if let Some(place) = scratch.get_mut(HEADROOM..end) {
                 place.copy_from_slice(piece);
             }
-            let (bytes, _) = filter(&mut self.forwarder, &self.slot, side, scratch, end);
-            passed.extend_from_slice(bytes);
+            passed.extend_from_slice(filter(&mut self.forwarder, &self.slot, side, scratch, end));
         }
         passed
     }
@@ -174,17 +171,33 @@ impl<O: TunnelOwner> Tunnel<O> {
                 source.take_in(cx);
                 return Poll::Pending;
             }
-            let mut transfer = Transfer {
-                side,
-                source: &mut *source,
-                sink: &mut *sink,
-                unwritten: &mut *unwritten,
-                forwarder: &mut self.forwarder,
-                slot: &self.slot,
-            };
+            let size = unwritten.read_size(account.remainders.total()).min(quantum);
+            // Shared by all tunnels of the worker: each is done with it when its poll returns.
             let mut scratch = self.scratch.0.borrow_mut();
-            let used = ready!(transfer.step(&mut scratch, quantum, cx));
-            quantum = quantum.saturating_sub(used);
+            let scratch = scratch.bytes();
+            let place = scratch.get_mut(HEADROOM..HEADROOM + size);
+            let mut buffer = ReadBuf::new(place.unwrap_or_default());
+            let read = Pin::new(&mut *source).poll_read(cx, &mut buffer);
+            // Only where there is no more has everything been heard that this side has to say.
+            entry.flags.set(unread, read.is_ready());
+            match ready!(read) {
+                Err(_) => self.forwarder.source_broke(side),
+                Ok(()) if buffer.filled().is_empty() => self.forwarder.source_ended(side),
+                Ok(()) => {
+                    let length = buffer.filled().len();
+                    quantum = quantum.saturating_sub(length);
+                    self.slot.turn().charge(length);
+                    let end = HEADROOM + length;
+                    let bytes = filter(&mut self.forwarder, &self.slot, side, scratch, end);
+                    if unwritten.write(sink, bytes, account, cx).is_err() {
+                        self.forwarder.sink_broke(side.other());
+                    }
+                    // The clock of `slow_reader` starts with the first bytes that have to wait.
+                    if unwritten.left() > 0 {
+                        entry.stalls.set(side.other(), true, false);
+                    }
+                }
+            }
         }
         // The source may have more, but has not registered the waker, because no read was Pending.
         self.slot.turn().wait(entry);
@@ -340,6 +353,43 @@ fn deliver(
     delivered
 }
 
+/// Filters and counts `buffer[HEADROOM..end]`, which has come from `side`; returns what of it goes
+/// on.
+fn filter<'a, O: TunnelOwner>(
+    forwarder: &mut Forwarder,
+    slot: &TableSlot<O>,
+    side: Side,
+    buffer: &'a mut [u8],
+    end: usize,
+) -> &'a [u8] {
+    let meter = &slot.entry().meter;
+    let allowance = match side {
+        Side::Client => slot.allowance(),
+        Side::Endpoint => Allowance::UNLIMITED,
+    };
+    let filtered = forwarder.filter(side, buffer, end, allowance);
+    // Only what goes on: a Pong to our own Ping does not mean that the tunnel is used, and must not
+    // keep it from being idle.
+    meter.count(side, filtered.pass.len());
+    if filtered.pong {
+        slot.pong_received(side);
+    }
+    if filtered.replaces_ping {
+        slot.ping_sent(side.other());
+    }
+    if filtered.messages > 0 {
+        meter.count_messages(side, filtered.messages);
+    }
+    if side == Side::Client {
+        slot.charge(end - HEADROOM, filtered.cost);
+    }
+    // Through the entry, so that the sweeps count from here and the same path ends every tunnel.
+    if let Some(reason) = forwarder.ending() {
+        slot.entry().end(reason);
+    }
+    buffer.get(filtered.pass).unwrap_or_default()
+}
+
 /// An unpredictable mask: otherwise a payload could be chosen to look like something else to an
 /// intermediary (RFC 6455 section 10.3).
 fn random_mask() -> [u8; 4] {
@@ -410,8 +460,6 @@ mod tests {
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
-
-    mod spliced;
 
     /// Both ends of a connection: ours first.
     async fn pair() -> (Stream, TcpStream) {

@@ -96,16 +96,6 @@ impl Forwarder {
         filtered
     }
 
-    /// How many of the next bytes from `side` need no filter: see [`Framing::unseen`].
-    pub fn unseen(&self, side: Side) -> u64 {
-        self.framing.unseen(side)
-    }
-
-    /// Notes that `bytes` of these have gone on.
-    pub fn pass_unseen(&mut self, side: Side, bytes: u64) {
-        self.framing.pass_unseen(side, bytes);
-    }
-
     /// Ends the tunnel for this reason. Both sides get a Close frame, if one can be sent to them.
     pub fn end(&mut self, reason: Ended) {
         self.end_with_close(reason, reason.close_code(), reason.token());

@@ -77,8 +77,6 @@ pub struct Filtered {
     pub pong: bool,
     /// Whether the Close goes on in place of a Ping of ours, which has no place behind it.
     pub replaces_ping: bool,
-    /// The length of the last data frame that began, of those that go on.
-    pub payload: u64,
     /// Why nothing more of this side goes on, if that is since this buffer.
     pub violation: Option<Violation>,
 }
@@ -153,26 +151,6 @@ impl Framing {
             self.client_finishes &= filtered.messages == 0 && lane.is_within_message();
         }
         filtered
-    }
-
-    /// How many of the next bytes from `from` go on whatever they are, and so need no filter: the payload of
-    /// a data frame, or all of a stream that has ceased to consist of frames.
-    pub fn unseen(&self, from: Side) -> u64 {
-        let lane = self.side(from);
-        match lane.cut {
-            Some(_) => 0,
-            None => lane.tracker.unseen(),
-        }
-    }
-
-    /// Notes that `bytes` of these have gone on.
-    pub fn pass_unseen(&mut self, from: Side, bytes: u64) {
-        let lane = self.lane(from);
-        lane.tracker.pass_unseen(bytes);
-        let is_within_message = lane.is_within_message();
-        if from == Side::Client {
-            self.client_finishes &= is_within_message;
-        }
     }
 
     /// Requests a Ping to `side`, to be sent where a frame may stand. Returns whether there can be

@@ -1,4 +1,4 @@
-//! The buffer and the pipe that all tunnels of a worker share, each of them while it is polled.
+//! The buffer that all tunnels of a worker share for reading.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::framing::HEADROOM;
-use crate::net::splice_pipe::SplicePipe;
 use crate::net::stream::Stream;
 
 /// Maximum number of bytes read at once, and so the most that a direction ever keeps unwritten.
@@ -22,15 +21,9 @@ pub(super) const NARROW_BYTES: usize = 16 * 1024;
 /// The alignment of the buffer.
 const PAGE: usize = 4096;
 
-/// What all tunnels of a worker read into, one after the other.
+/// The buffer into which all tunnels of a worker read, one after the other.
 #[derive(Debug, Clone)]
-pub struct Scratch(pub(super) Rc<RefCell<ScratchParts>>);
-
-#[derive(Debug)]
-pub(super) struct ScratchParts {
-    pub(super) buffer: AlignedBuffer,
-    pub(super) pipe: SplicePipe,
-}
+pub struct Scratch(pub(super) Rc<RefCell<AlignedBuffer>>);
 
 /// Memory in which the bytes behind the headroom begin a page: the kernel copies whole pages
 /// faster.
@@ -57,12 +50,9 @@ impl AlignedBuffer {
 }
 
 impl Scratch {
-    /// A buffer and a pipe; one of each is enough for a worker.
+    /// A buffer; one is enough for a worker.
     pub fn new() -> Self {
-        Self(Rc::new(RefCell::new(ScratchParts {
-            buffer: AlignedBuffer::new(),
-            pipe: SplicePipe::open(),
-        })))
+        Self(Rc::new(RefCell::new(AlignedBuffer::new())))
     }
 }
 
@@ -82,7 +72,7 @@ impl Scratch {
     fn drop_unread(&self, stream: &mut Stream, cx: &mut Context<'_>) {
         let mut scratch = self.0.borrow_mut();
         for _ in 0..8 {
-            let mut buffer = ReadBuf::new(scratch.buffer.bytes());
+            let mut buffer = ReadBuf::new(scratch.bytes());
             let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
             if !matches!(read, Poll::Ready(Ok(()))) || buffer.filled().is_empty() {
                 return;

@@ -110,13 +110,11 @@ pub(super) struct Unwritten {
     /// Bytes that the sink has accepted since it was slow, or since the beginning.
     trust: u32,
     /// KiB written since the sink was clear, rounded up: what may still be inside TLS.
-    handed_kib: u8,
+    handed_kib: u16,
     /// Whether bytes were written that may still be inside TLS.
     unflushed: bool,
     /// Whether what is unwritten is a frame of our own.
     is_own: bool,
-    /// Whether large frames are coming for the sink, at speed and as far as is known.
-    pub(super) is_bulk: bool,
 }
 
 #[derive(Debug)]
@@ -164,12 +162,6 @@ impl Unwritten {
             true => SCRATCH_BYTES,
             false => NARROW_BYTES,
         }
-    }
-
-    /// Notes that the sink has accepted bytes without being slow.
-    pub(super) fn trust(&mut self, bytes: usize) {
-        // At most what a worker reads at once.
-        self.trust = self.trust.saturating_add(bytes as u32);
     }
 
     /// Notes that bytes have been waiting for the sink for a while.
@@ -238,8 +230,7 @@ impl Unwritten {
     }
 
     fn note_handed(&mut self, bytes: usize) {
-        // Saturated, it is still more than can be inside TLS.
-        let kib = u8::try_from(bytes.div_ceil(1024)).unwrap_or(u8::MAX);
+        let kib = u16::try_from(bytes.div_ceil(1024)).unwrap_or(u16::MAX);
         self.handed_kib = self.handed_kib.saturating_add(kib);
     }
 
@@ -284,7 +275,7 @@ impl Unwritten {
                 Poll::Ready(written) => match written? {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
                     written => {
-                        self.trust(written);
+                        self.trust = self.trust.saturating_add(written as u32);
                         self.note_handed(written);
                         bytes = bytes.get(written..).unwrap_or_default();
                     }

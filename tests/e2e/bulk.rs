@@ -1,5 +1,5 @@
-//! Large messages, which the kernel passes on by itself: nothing is lost, mixed up or left behind, and the
-//! limits of a tunnel hold for them as for small ones.
+//! Large messages: nothing is lost, mixed up or left behind, and the limits of a tunnel hold for them as for
+//! small ones.
 
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::{Random, frame, frames};

@@ -14,7 +14,7 @@ use rustls::client::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls::server::ServerConfig;
 use rustls::{CommonState, Error};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Socket;
 use crate::net::tls_engine::{MAX_HELD, MAX_OVERHEAD, MAX_PLAIN, MAX_RECORD, TlsEngine};
@@ -213,7 +213,7 @@ impl TlsStream {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(cx, &mut 0))?;
         // For a socket that accepts nothing, nothing is sealed that would have to be kept.
-        ready!(self.socket.poll_ready(Interest::WRITABLE, cx))?;
+        ready!(self.socket.poll_write_ready(cx))?;
         SCRATCH.with_borrow_mut(|scratch| {
             let TlsScratch {
                 sealed, gathered, ..

@@ -259,31 +259,6 @@ proptest! {
         prop_assert!(tracker.at_boundary() && tracker_of_cut.at_boundary());
     }
 
-    /// Bytes that need not be seen can be left out: the events and the place are the same.
-    #[test]
-    fn what_need_not_be_seen_changes_nothing(frames in frames(), piece in 1..50usize) {
-        let bytes: Vec<u8> = frames.iter().flat_map(Written::bytes).collect();
-        let (whole, _) = events(Masking::Required, &[&bytes]);
-        let mut tracker = Tracker::new(Masking::Required);
-        let (mut at, mut found) = (0, Vec::new());
-        while at < bytes.len() {
-            let unseen = tracker.unseen().min(piece as u64);
-            tracker.pass_unseen(unseen);
-            at += unseen as usize;
-            let end = bytes.len().min(at + if unseen == 0 { piece } else { 0 });
-            loop {
-                let (length, event) = tracker.step(&bytes[at..end]);
-                at += length;
-                match event {
-                    Some(event) => found.push((at, event)),
-                    None => break,
-                }
-            }
-        }
-        prop_assert_eq!(found, whole);
-        prop_assert!(tracker.at_boundary());
-    }
-
     /// The same for one byte at a time, whatever the bytes.
     #[test]
     fn any_bytes_in_any_pieces(bytes in prop::collection::vec(any::<u8>(), 0..300)) {

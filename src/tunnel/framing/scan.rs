@@ -136,7 +136,6 @@ impl BufferScan {
             self.violate(frame, Violation::MessageTooBig);
         } else if self.pay(lane, frame, cost) {
             self.result.messages += u32::from(begins);
-            self.result.payload = lane.tracker.payload_left();
         }
     }
 
