@@ -17,3 +17,4 @@ pub mod process;
 pub mod recorder;
 pub mod series;
 pub mod traffic;
+pub mod worker_usage;

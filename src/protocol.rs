@@ -26,6 +26,7 @@ pub mod request_key;
 pub mod trace_context;
 pub mod stripped_prefix;
 pub mod edit;
+pub mod opcode;
 pub mod frame;
 pub mod credential;
 mod extensions;

@@ -22,6 +22,7 @@ pub mod turn;
 pub mod scratch;
 pub mod unwritten;
 pub mod table;
+mod passing;
 pub mod sweep;
 pub mod copy;
 

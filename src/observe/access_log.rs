@@ -176,7 +176,7 @@ pub fn tunnel_ended(
     route.unframed.add(unframed.into());
     route.tunnel_seconds.observe(lived);
     if let Some((side, code)) = closed {
-        route.count_close(side, code);
+        facts.series.count_close(side, code);
     }
     event!(recorder, info, "tunnel ended", facts.subject(protocol), {
         upstream = &*facts.series.upstream,

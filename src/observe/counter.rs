@@ -15,6 +15,12 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Adds `count` like [`Counter::add`], but without locking the bus, for what is counted with every read. Only
+    /// its one writer may do that.
+    pub fn count(&self, count: u64) {
+        self.set(self.get().wrapping_add(count));
+    }
+
     /// Replaces the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::counter::Counter;
 use super::labelled::Labelled;
 use super::series::{AuthSeries, EndpointSeries, ListenerSeries, RouteSeries};
+use super::worker_usage::WorkerUsage;
 use crate::snapshot::Snapshot;
 
 /// One worker's counters since the start of the process.
@@ -29,6 +30,8 @@ pub struct Counters {
     pub ended: Counter,
     /// Open streams.
     pub streams_open: Counter,
+    /// How busy the worker is.
+    pub usage: WorkerUsage,
     /// Running tasks, as of the last sweep.
     pub tasks: Counter,
     /// Bytes that tunnels have read and not yet written, as of the last sweep.
@@ -40,6 +43,13 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Open tunnels.
+    pub fn tunnels_open(&self) -> u64 {
+        // In this order: a tunnel that ends in between must not make the difference negative.
+        let (ended, opened) = (self.ended.get(), self.tunnels.get());
+        opened.saturating_sub(ended)
+    }
+
     /// The series of a listener.
     pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerSeries> {
         let new = || (Arc::clone(name), ListenerSeries::new(Arc::clone(name)));
@@ -117,13 +127,11 @@ impl Totals {
     pub fn of<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Self {
         let mut totals = Self::default();
         for worker in workers {
-            // In this order: a tunnel that ends in between must not make the difference negative.
-            let (ended, opened) = (worker.ended.get(), worker.tunnels.get());
             totals.connections += worker.connections.get();
             totals.requests += worker.requests.get();
             totals.rejections += worker.rejections.get();
-            totals.tunnels += opened;
-            totals.tunnels_open += opened.saturating_sub(ended);
+            totals.tunnels_open += worker.tunnels_open();
+            totals.tunnels += worker.tunnels.get();
             totals.streams_open += worker.streams_open.get();
         }
         totals

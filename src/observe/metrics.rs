@@ -13,6 +13,7 @@ mod process;
 mod routes;
 mod services;
 mod tunnels;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

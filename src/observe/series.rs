@@ -12,6 +12,7 @@ use super::labels::{
 use super::traffic::Traffic;
 use crate::net::tls_failure::TlsFailure;
 use crate::protocol::client_protocol::ClientProtocol;
+use crate::protocol::opcode::{FrameCounts, Opcode};
 use crate::protocol::rejection::Rejection;
 use crate::streams::ended::StreamEnded;
 use crate::tunnel::ended::Ended;
@@ -160,8 +161,6 @@ pub struct RouteSeries {
     /// The lifetime of ended tunnels.
     pub tunnel_seconds: Histogram<{ LIFETIME_SECONDS.len() }>,
     ping_rtt: [Histogram<{ LATENCY_SECONDS.len() }>; 2],
-    closes_from_client: CloseCodeCounts,
-    closes_from_endpoint: CloseCodeCounts,
     statuses: Mutex<Vec<(u16, u64)>>,
     /// The endpoints that requests on this route went to.
     pub endpoints: Labelled<EndpointLabel, EndpointSeries>,
@@ -193,8 +192,6 @@ impl RouteSeries {
                 Histogram::new(&LATENCY_SECONDS),
                 Histogram::new(&LATENCY_SECONDS),
             ],
-            closes_from_client: CounterArray::default(),
-            closes_from_endpoint: CounterArray::default(),
             statuses: Mutex::default(),
             endpoints: Labelled::default(),
         }
@@ -231,24 +228,14 @@ impl RouteSeries {
         let statuses = self.statuses.lock();
         statuses.unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    /// Counts the first Close of a tunnel that has ended.
-    pub fn count_close(&self, side: Side, code: u16) {
-        self.closes_from(side).at(close_code_position(code)).add(1);
-    }
-
-    /// Codes of the first Close of ended tunnels, where this side sent it.
-    pub fn closes_from(&self, side: Side) -> &CloseCodeCounts {
-        match side {
-            Side::Client => &self.closes_from_client,
-            Side::Endpoint => &self.closes_from_endpoint,
-        }
-    }
 }
 
 /// Counts by Close code. Codes of applications are grouped by the thousand: peers choose them, and
 /// must not be able to create any number of series.
 pub type CloseCodeCounts = CounterArray<{ CLOSE_CODES.len() }>;
+
+/// Frames by opcode, in the order of [`Opcode::ALL`].
+pub type OpcodeCounts = CounterArray<{ Opcode::ALL.len() }>;
 
 /// The series of an endpoint on one listener and route.
 #[derive(Debug)]
@@ -263,6 +250,10 @@ pub struct EndpointSeries {
     pub opened: Counter,
     /// Tunnels ended, by reason.
     pub ended: EndedCounts,
+    closes_from_client: CloseCodeCounts,
+    closes_from_endpoint: CloseCodeCounts,
+    frames_from_client: OpcodeCounts,
+    frames_from_endpoint: OpcodeCounts,
     /// Open streams.
     pub streams_open: Counter,
     /// Streams ended, by reason.
@@ -287,6 +278,10 @@ impl EndpointSeries {
             endpoint: Arc::clone(&endpoint.label),
             opened: Counter::default(),
             ended: CounterArray::default(),
+            closes_from_client: CounterArray::default(),
+            closes_from_endpoint: CounterArray::default(),
+            frames_from_client: CounterArray::default(),
+            frames_from_endpoint: CounterArray::default(),
             streams_open: Counter::default(),
             streams_ended: CounterArray::default(),
             traffic: Traffic::default(),
@@ -304,6 +299,37 @@ impl EndpointSeries {
             .map(|reason| self.ended.at(*reason as usize).get())
             .sum();
         self.opened.get().saturating_sub(ended)
+    }
+
+    /// Counts the first Close of a tunnel that has ended.
+    pub fn count_close(&self, side: Side, code: u16) {
+        self.closes_from(side).at(close_code_position(code)).add(1);
+    }
+
+    /// Codes of the first Close of ended tunnels, where this side sent it.
+    pub fn closes_from(&self, side: Side) -> &CloseCodeCounts {
+        match side {
+            Side::Client => &self.closes_from_client,
+            Side::Endpoint => &self.closes_from_endpoint,
+        }
+    }
+
+    /// Counts frames that have gone on.
+    pub fn count_frames(&self, side: Side, frames: &FrameCounts) {
+        let counters = self.frames_from(side);
+        for (position, count) in frames.each().into_iter().enumerate() {
+            if count > 0 {
+                counters.at(position).count(count.into());
+            }
+        }
+    }
+
+    /// Frames that came from this side.
+    pub fn frames_from(&self, side: Side) -> &OpcodeCounts {
+        match side {
+            Side::Client => &self.frames_from_client,
+            Side::Endpoint => &self.frames_from_endpoint,
+        }
     }
 
     /// Counts a failed connect.

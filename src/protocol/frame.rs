@@ -6,6 +6,8 @@
 //! which are small and say why a connection ends. Reserved bits are left to the extensions that
 //! both sides negotiated.
 
+use super::opcode::Opcode;
+
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD: u64 = 125;
 
@@ -41,12 +43,12 @@ pub enum Control {
 }
 
 impl Control {
-    fn of(opcode: u8) -> Option<Self> {
+    fn of(opcode: Opcode) -> Option<Self> {
         match opcode {
-            0x8 => Some(Self::Close),
-            0x9 => Some(Self::Ping),
-            0xa => Some(Self::Pong),
-            _ => None,
+            Opcode::Close => Some(Self::Close),
+            Opcode::Ping => Some(Self::Ping),
+            Opcode::Pong => Some(Self::Pong),
+            Opcode::Continuation | Opcode::Text | Opcode::Binary => None,
         }
     }
 
@@ -59,13 +61,23 @@ impl Control {
     }
 }
 
+impl From<Control> for Opcode {
+    fn from(kind: Control) -> Self {
+        match kind {
+            Control::Close => Self::Close,
+            Control::Ping => Self::Ping,
+            Control::Pong => Self::Pong,
+        }
+    }
+}
+
 /// An event in the stream, at the position that the tracker has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The header of a data frame was read; its payload comes next.
     Data {
-        /// Whether the message begins with this frame.
-        begins: bool,
+        /// Text or binary if the message begins with this frame.
+        opcode: Opcode,
         /// The length of the message so far, including this frame.
         message_bytes: u64,
     },
@@ -277,18 +289,15 @@ impl Tracker {
         if !header.length_is_minimal() {
             return Err(FrameError::Length);
         }
-        if let Some(kind) = Control::of(header.opcode) {
+        let opcode = Opcode::of(header.opcode).ok_or(FrameError::Opcode)?;
+        if let Some(kind) = Control::of(opcode) {
             return if header.fin && header.length <= MAX_CONTROL_PAYLOAD {
                 Ok(Event::Control(kind))
             } else {
                 Err(FrameError::Control)
             };
         }
-        let begins = match header.opcode {
-            0x0 => false,
-            0x1 | 0x2 => true,
-            _ => return Err(FrameError::Opcode),
-        };
+        let begins = opcode.begins_message();
         if begins == self.in_message {
             return Err(FrameError::Fragments);
         }
@@ -297,7 +306,7 @@ impl Tracker {
         self.message_bytes = before.saturating_add(header.length);
         self.in_message = !header.fin;
         Ok(Event::Data {
-            begins,
+            opcode,
             message_bytes: self.message_bytes,
         })
     }

@@ -102,6 +102,8 @@ async fn run(
             () = worker.tunnels.take_turns() => {}
             () = worker.close_replaced() => {}
             () = &mut sweep => {
+                let late = Instant::now().saturating_duration_since(sweep.deadline());
+                worker.recorder.counters.usage.loop_delay.observe(late);
                 let next = worker.tunnels.sweep_slice(Instant::now());
                 sweep.as_mut().reset(next);
             }
@@ -110,6 +112,7 @@ async fn run(
                 stream_sweep.as_mut().reset(next);
             }
             _ = tick.tick() => {
+                worker.recorder.counters.usage.note_cpu();
                 worker.pool.sweep(Instant::now());
                 worker.recheck();
                 let running = worker.tasks.running() as u64;

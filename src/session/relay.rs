@@ -120,7 +120,6 @@ pub fn relay(
     let tunnel = Tunnel::new(client, opening.endpoint.stream, initial, slot, scratch);
     worker.tasks.spawn(Relay {
         tunnel,
-        record,
         worker: Rc::clone(worker),
     });
 }
@@ -163,7 +162,6 @@ fn was_revoked(worker: &Worker, binding: &TunnelBinding, handshake: Duration) ->
 #[derive(Debug)]
 struct Relay {
     tunnel: Tunnel<TunnelRecord>,
-    record: Rc<TunnelRecord>,
     worker: Rc<Worker>,
 }
 
@@ -172,20 +170,21 @@ impl Future for Relay {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let polled = Pin::new(&mut self.tunnel).poll(cx);
-        if let TunnelClient::Stream(place) = &self.record.client
+        let record = self.tunnel.owner();
+        if let TunnelClient::Stream(place) = &record.client
             && let Some(message) = self.tunnel.sent_close()
         {
             place.closed_with(message);
         }
         let finished = ready!(polled);
-        let TunnelRecord { facts, lease, .. } = &*self.record;
+        let TunnelRecord { facts, lease, .. } = &**record;
         let endpoint = lease.endpoint();
         if self.tunnel.is_unseen() {
             // A sum of all traffic is being formed, which will not find it any more.
             facts.series.traffic.add_live(self.tunnel.meter());
         }
         passive_health::ended(&self.worker, facts, endpoint, finished);
-        let named = (facts, self.record.protocol());
+        let named = (facts, record.protocol());
         access_log::tunnel_ended(&self.worker.recorder, named, self.tunnel.meter(), finished);
         Poll::Ready(())
     }

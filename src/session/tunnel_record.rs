@@ -8,6 +8,7 @@ use crate::net::admission::ConnectionPermit;
 use crate::observe::access_log::TunnelFacts;
 use crate::observe::series::OpenConnection;
 use crate::protocol::client_protocol::ClientProtocol;
+use crate::protocol::opcode::FrameCounts;
 use crate::tunnel::side::Side;
 use crate::tunnel::table::TunnelOwner;
 use crate::upstream::endpoint::{EndpointState, Lease};
@@ -51,5 +52,9 @@ impl TunnelRecord {
 impl TunnelOwner for TunnelRecord {
     fn ping_answered(&self, side: Side, after: Duration) {
         self.facts.series.route.ping_rtt(side).observe(after);
+    }
+
+    fn frames_passed(&self, side: Side, frames: &FrameCounts) {
+        self.facts.series.count_frames(side, frames);
     }
 }

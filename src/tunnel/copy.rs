@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,8 +15,9 @@ use super::SWEEP_INTERVAL;
 use super::ended::{CloseMessage, Ended, Finished};
 use super::entry::{Flags, TunnelEntry};
 use super::forwarder::{Forwarder, NextStep};
-use super::framing::{Allowance, HEADROOM};
+use super::framing::HEADROOM;
 use super::meter::Meter;
+use super::passing::filter;
 use super::scratch::{SCRATCH_BYTES, Scratch};
 use super::side::Side;
 use super::table::{TableSlot, TunnelOwner};
@@ -90,8 +92,13 @@ impl<O: TunnelOwner> Tunnel<O> {
         &self.slot.entry().meter
     }
 
+    /// The caller's own record of it.
+    pub fn owner(&self) -> &Rc<O> {
+        self.slot.owner()
+    }
+
     /// What our Close said, if the tunnel was closed on purpose and none is left to send to the client.
-    pub fn sent_close(&self) -> Option<std::rc::Rc<CloseMessage>> {
+    pub fn sent_close(&self) -> Option<Rc<CloseMessage>> {
         let is_sent = self.to_client.is_clear() && self.forwarder.has_sent_close(Side::Client);
         is_sent.then(|| self.slot.close_message()).flatten()
     }
@@ -353,43 +360,6 @@ fn deliver(
     delivered
 }
 
-/// Filters and counts `buffer[HEADROOM..end]`, which has come from `side`; returns what of it goes
-/// on.
-fn filter<'a, O: TunnelOwner>(
-    forwarder: &mut Forwarder,
-    slot: &TableSlot<O>,
-    side: Side,
-    buffer: &'a mut [u8],
-    end: usize,
-) -> &'a [u8] {
-    let meter = &slot.entry().meter;
-    let allowance = match side {
-        Side::Client => slot.allowance(),
-        Side::Endpoint => Allowance::UNLIMITED,
-    };
-    let filtered = forwarder.filter(side, buffer, end, allowance);
-    // Only what goes on: a Pong to our own Ping does not mean that the tunnel is used, and must not
-    // keep it from being idle.
-    meter.count(side, filtered.pass.len());
-    if filtered.pong {
-        slot.pong_received(side);
-    }
-    if filtered.replaces_ping {
-        slot.ping_sent(side.other());
-    }
-    if filtered.messages > 0 {
-        meter.count_messages(side, filtered.messages);
-    }
-    if side == Side::Client {
-        slot.charge(end - HEADROOM, filtered.cost);
-    }
-    // Through the entry, so that the sweeps count from here and the same path ends every tunnel.
-    if let Some(reason) = forwarder.ending() {
-        slot.entry().end(reason);
-    }
-    buffer.get(filtered.pass).unwrap_or_default()
-}
-
 /// An unpredictable mask: otherwise a payload could be chosen to look like something else to an
 /// intermediary (RFC 6455 section 10.3).
 fn random_mask() -> [u8; 4] {
@@ -455,7 +425,6 @@ mod tests {
     use crate::net::stream::Socket;
     use crate::tunnel::scratch::NARROW_BYTES;
     use crate::tunnel::table::TunnelTable;
-    use std::rc::Rc;
     use std::sync::Arc;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -498,8 +467,8 @@ mod tests {
     #[test]
     fn a_tunnel_is_small() {
         // Two sockets, a remainder for each direction, the state of the framing, a slot in the
-        // table.
-        assert!(size_of::<Tunnel>() <= 352, "{} bytes", size_of::<Tunnel>());
+        // table with the owner.
+        assert!(size_of::<Tunnel>() <= 360, "{} bytes", size_of::<Tunnel>());
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ use self::lane::{Lane, PingState};
 use self::scan::{BufferScan, ScanLimits};
 use super::side::Side;
 use crate::protocol::frame::{Control, Frame, KEPT, Masking};
+use crate::protocol::opcode::FrameCounts;
 
 /// Free bytes that [`Framing::filter`] needs in front of what it is given.
 //
@@ -69,6 +70,8 @@ pub struct Filtered {
     pub pass: Range<usize>,
     /// The number of messages that began, of those that go on.
     pub messages: u32,
+    /// The frames of those that go on: data frames whose header does, control frames that do to their end.
+    pub frames: FrameCounts,
     /// The cost of the frames that go on, see [`MESSAGE_COST`].
     pub cost: u32,
     /// The code of the first Close that goes on, 1005 if it has none.

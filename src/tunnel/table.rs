@@ -24,6 +24,7 @@ use super::turn::TurnBudget;
 use super::unwritten::{RemainderAccount, Remainders};
 use crate::config::model::TunnelLimits;
 use crate::protocol::certificate::CertificateKey;
+use crate::protocol::opcode::FrameCounts;
 
 /// The open tunnels of one worker, each with its owner: the caller's own record of it.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ impl<O> TunnelTable<O> {
         let entry = Rc::new(TunnelEntry::new(limits, now));
         let occupant = Occupant {
             entry: Rc::clone(&entry),
-            owner,
+            owner: Rc::clone(&owner),
         };
         let key = self.entries.borrow_mut().insert(occupant);
         TableSlot {
@@ -76,6 +77,7 @@ impl<O> TunnelTable<O> {
             key: u32::try_from(key).unwrap_or(u32::MAX),
             quiet_before_end: Cell::default(),
             entry,
+            owner,
         }
     }
 
@@ -236,10 +238,16 @@ impl<O> TunnelTable<O> {
 pub trait TunnelOwner {
     /// `side` has answered a Ping, `after` this time.
     fn ping_answered(&self, side: Side, after: Duration);
+
+    /// These frames of `side` have gone on. It is called with every read that has some, so it must cost nothing
+    /// but the counting.
+    fn frames_passed(&self, side: Side, frames: &FrameCounts);
 }
 
 impl TunnelOwner for () {
     fn ping_answered(&self, _side: Side, _after: Duration) {}
+
+    fn frames_passed(&self, _side: Side, _frames: &FrameCounts) {}
 }
 
 /// A tunnel's slot in its worker's table. Dropping it removes the tunnel from the table.
@@ -251,9 +259,15 @@ pub struct TableSlot<O = ()> {
     /// For how long no byte had come when a side ended its stream, unless one has come since.
     quiet_before_end: Cell<Hundredths>,
     entry: Rc<TunnelEntry>,
+    owner: Rc<O>,
 }
 
 impl<O> TableSlot<O> {
+    /// The caller's own record of the tunnel.
+    pub fn owner(&self) -> &Rc<O> {
+        &self.owner
+    }
+
     /// The state shared with the table.
     pub fn entry(&self) -> &Rc<TunnelEntry> {
         &self.entry

@@ -7,7 +7,7 @@ use crate::harness::frames::frame;
 use crate::harness::proxy::{Proxy, Signal, settings, simple};
 use crate::harness::scrape::{METRICS, Scrape, get};
 use crate::harness::wire::{HANDSHAKE, Wire};
-use crate::harness::{until, within};
+use crate::harness::{quiet_for, until, within};
 
 #[tokio::test]
 async fn the_documented_metrics_are_the_exported_ones() {
@@ -92,13 +92,107 @@ async fn live_tunnels_are_in_the_sums() {
         scrape.sum("tidegate_tunnel_bytes_total", &from_client),
         bytes + 8.0
     );
-    let close = ["route=\"main\"", "code=\"4xxx\"", "from=\"client\""];
+    let close = [&way[..], &["code=\"4xxx\"", "from=\"client\""]].concat();
     assert_eq!(scrape.sum("tidegate_close_codes_total", &close), 1.0);
     assert_eq!(scrape.sum("tidegate_tunnel_seconds_count", &at[1..]), 1.0);
     assert_eq!(scrape.sum("tidegate_tunnels_open", &at), 0.0);
     assert_eq!(scrape.sum("tidegate_endpoint_tunnels", &way[1..]), 0.0);
     Scrape::until(&proxy, "tidegate_connections_open", &at[..1], 0.0).await;
     Scrape::until(&proxy, "tidegate_tasks", &[], accepting).await;
+}
+
+#[tokio::test]
+async fn frames_of_live_tunnels_are_counted_by_opcode() {
+    let endpoint = Endpoint::bind().await;
+    let limited = settings(&[endpoint.address], "", "limits.message_bytes = \"9B\"");
+    let proxy = Proxy::start(&(METRICS.to_owned() + &limited)).await;
+    let (mut client, mut served) = proxy.tunnel_to(&endpoint).await;
+    let mask = Some([1, 2, 3, 4]);
+    let passing = [
+        frame(0x01, mask, b"one"),
+        frame(0x89, mask, b"ping"),
+        frame(0x00, mask, b"two"),
+        frame(0x80, mask, b"3"),
+        frame(0x82, mask, b""),
+    ]
+    .concat();
+    // Too large: it does not go on, and does not count.
+    let whole = [&passing[..], &frame(0x81, mask, b"0123456789")].concat();
+    client.send(&whole).await;
+    assert_eq!(served.exactly(passing.len()).await, passing);
+    let close = frame(0x88, None, &1009_u16.to_be_bytes());
+    assert_eq!(client.exactly(2).await[0], close[0], "our own Close");
+    let scrape = Scrape::of(&proxy).await;
+    let count = |direction: &str, opcode: &str| {
+        let labels = [direction, opcode].map(|it| it.to_owned() + "\"");
+        let labels = [&labels[0], &labels[1], "route=\"main\""];
+        scrape.sum("tidegate_tunnel_frames_total", &labels)
+    };
+    for (opcode, expected) in [
+        ("text", 1.0),
+        ("binary", 1.0),
+        ("continuation", 2.0),
+        ("close", 0.0),
+        ("ping", 1.0),
+        ("pong", 0.0),
+    ] {
+        let opcode = format!("opcode=\"{opcode}");
+        assert_eq!(
+            count("direction=\"from_client", &opcode),
+            expected,
+            "{opcode}"
+        );
+        assert_eq!(count("direction=\"from_endpoint", &opcode), 0.0, "{opcode}");
+    }
+    drop((client, served));
+}
+
+#[tokio::test]
+async fn each_worker_shows_its_tunnels_its_cpu_time_and_how_late_it_is() {
+    let echo = Echo::start("echo").await;
+    let server = "[server]\nworkers = 2\nlog.format = \"json\"\n";
+    let proxy = Proxy::start(&[server, METRICS, &simple(&[echo.address])].concat()).await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(proxy.tunnel().await);
+    }
+    let scrape = Scrape::of(&proxy).await;
+    let workers = ["worker=\"0\"", "worker=\"1\""];
+    let tunnels = workers.map(|it| scrape.sum("tidegate_worker_tunnels", &[it]));
+    assert_eq!(tunnels.iter().sum::<f64>(), 20.0, "{tunnels:?}");
+    assert!(tunnels.iter().all(|tunnels| *tunnels > 0.0), "{tunnels:?}");
+    within("both to have used CPU time", async {
+        loop {
+            let scrape = Scrape::of(&proxy).await;
+            let cpu = workers.map(|it| scrape.sum("tidegate_worker_cpu_seconds_total", &[it]));
+            let whole = scrape.sum("process_cpu_seconds_total", &[]);
+            // The kernel counts the process by the tick.
+            assert!(cpu.iter().sum::<f64>() <= whole + 0.1, "{cpu:?} of {whole}");
+            if cpu.iter().all(|cpu| *cpu > 0.0) {
+                return;
+            }
+        }
+    })
+    .await;
+    // A process that is stopped is late by as much.
+    let late = |scrape: &Scrape, worker| {
+        let name = "tidegate_worker_loop_delay_seconds";
+        let within_a_second = scrape.sum(&format!("{name}_bucket"), &[worker, "le=\"1\""]);
+        scrape.sum(&format!("{name}_count"), &[worker]) - within_a_second
+    };
+    proxy.signal(Signal::STOP);
+    quiet_for(2_500, std::future::pending::<()>()).await;
+    proxy.signal(Signal::CONT);
+    within("both workers to have been late", async {
+        loop {
+            let scrape = Scrape::of(&proxy).await;
+            if workers.iter().all(|worker| late(&scrape, worker) >= 1.0) {
+                return;
+            }
+        }
+    })
+    .await;
+    drop(held);
 }
 
 /// Clients see these as 1006.

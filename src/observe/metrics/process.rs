@@ -1,12 +1,9 @@
 //! Metrics of the process as a whole: reloads, logs, close jobs, older generations.
 
-use super::MetricSources;
-use super::gathered::open;
+use super::{MetricSources, workers};
 use crate::net::memory::MemoryFigures;
-use crate::observe::counters::Counters;
 use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::process::ProcessStatus;
-use crate::observe::series::ListenerSeries;
 
 pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>) {
     let MetricSources {
@@ -23,16 +20,7 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
         "Version of tidegate; always 1.",
     );
     metrics.sample(&version, 1);
-    metrics.family("tidegate_workers", MetricKind::Gauge, "Worker threads.");
-    metrics.sample(&[], workers.len());
-    let help = "Tasks on the worker threads, counted once a second.";
-    metrics.family("tidegate_tasks", MetricKind::Gauge, help);
-    metrics.sample(&[], workers.iter().map(|it| it.tasks.get()).sum::<u64>());
-    let help = "Open client connections of each worker thread, tunnels included.";
-    metrics.family("tidegate_worker_connections", MetricKind::Gauge, help);
-    for (number, counters) in workers.iter().enumerate() {
-        metrics.sample(&[("worker", &number.to_string())], connections(counters));
-    }
+    workers::write_workers(metrics, workers);
     metrics.family(
         "tidegate_draining",
         MetricKind::Gauge,
@@ -59,13 +47,6 @@ fn write_memory(metrics: &mut Exposition, memory: Option<MemoryFigures>) {
     if let Some(memory) = memory {
         metrics.sample(&[], memory.limit);
     }
-}
-
-/// The open client connections of a worker.
-fn connections(counters: &Counters) -> u64 {
-    let listeners = counters.listeners.all();
-    let listeners: Vec<&ListenerSeries> = listeners.iter().map(|series| &**series).collect();
-    open(&listeners, |it| it.connections.get(), |it| it.closed.get())
 }
 
 fn write_configuration(metrics: &mut Exposition, process: &ProcessStatus) {

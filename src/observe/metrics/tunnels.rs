@@ -7,9 +7,16 @@ use crate::observe::labels::{CLOSE_CODES, HandshakeOutcome};
 use crate::observe::series::{EndpointSeries, RouteSeries};
 use crate::observe::traffic::TrafficKind;
 use crate::protocol::client_protocol::ClientProtocol;
+use crate::protocol::opcode::Opcode;
 use crate::streams::ended::StreamEnded;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
+
+/// The values of the label `direction`.
+const DIRECTIONS: [(&str, Side); 2] = [
+    ("from_client", Side::Client),
+    ("from_endpoint", Side::Endpoint),
+];
 
 pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
     let help = "Live tunnels.";
@@ -49,24 +56,46 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
             metrics.histogram(&labels, &HistogramSum::of(&LATENCY_SECONDS, histograms));
         }
     }
-    let help = "First Close frame of each ended tunnel, by code and sender.";
-    metrics.family("tidegate_close_codes_total", MetricKind::Counter, help);
-    for ([route], series) in &routes {
-        for (position, code) in CLOSE_CODES.iter().enumerate() {
-            for side in [Side::Client, Side::Endpoint] {
-                let total = sum(series, |it| it.closes_from(side).at(position).get());
-                if total > 0 {
-                    let labels = [("route", *route), ("code", *code), ("from", side.name())];
-                    metrics.sample(&labels, total);
-                }
-            }
-        }
-    }
     let help = "Ended tunnels that carried bytes which were not valid WebSocket frames.";
     metrics.family("tidegate_tunnels_unframed_total", MetricKind::Counter, help);
     for ([route], series) in &routes {
         let total = sum(series, |it| it.unframed.get());
         metrics.sample(&[("route", route)], total);
+    }
+}
+
+fn write_closes(metrics: &mut Exposition, endpoints: &Groups<'_, EndpointSeries, 3>) {
+    let help = "First Close frame of each ended tunnel, by code and sender.";
+    metrics.family("tidegate_close_codes_total", MetricKind::Counter, help);
+    for (endpoint, series) in endpoints {
+        let [route, upstream, endpoint] = labelled(["route", "upstream", "endpoint"], *endpoint);
+        for (position, code) in CLOSE_CODES.iter().enumerate() {
+            for side in [Side::Client, Side::Endpoint] {
+                let total = sum(series, |it| it.closes_from(side).at(position).get());
+                if total > 0 {
+                    let (code, from) = (("code", *code), ("from", side.name()));
+                    metrics.sample(&[route, upstream, endpoint, code, from], total);
+                }
+            }
+        }
+    }
+}
+
+fn write_frames(metrics: &mut Exposition, gathered: &Gathered) {
+    let help = "Frames relayed through tunnels, by opcode.";
+    metrics.family("tidegate_tunnel_frames_total", MetricKind::Counter, help);
+    for ([route], series) in &gathered.endpoints_by_route() {
+        for (direction, side) in DIRECTIONS {
+            for opcode in Opcode::ALL {
+                let total = sum(series, |it| it.frames_from(side).at(opcode as usize).get());
+                let labels = [
+                    ("route", *route),
+                    ("direction", direction),
+                    ("opcode", opcode.token()),
+                ];
+                metrics.sample(&labels, total);
+            }
+        }
     }
 }
 
@@ -116,16 +145,14 @@ pub(super) fn write_traffic(metrics: &mut Exposition, gathered: &Gathered) {
             }
         }
     }
+    write_closes(metrics, &endpoints);
     write_abnormal(metrics, &endpoints);
-    let both = [
-        ("from_client", Side::Client),
-        ("from_endpoint", Side::Endpoint),
-    ];
+    write_frames(metrics, gathered);
     let mut write = |name, help, of: fn(Side) -> TrafficKind| {
         metrics.family(name, MetricKind::Counter, help);
         for (endpoint, series) in &endpoints {
             let [route, upstream, endpoint] = labels(*endpoint);
-            for (direction, side) in both {
+            for (direction, side) in DIRECTIONS {
                 let total = sum(series, |it| it.traffic.published(of(side)));
                 metrics.sample(
                     &[route, upstream, endpoint, ("direction", direction)],

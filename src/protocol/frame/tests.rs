@@ -90,11 +90,13 @@ fn check(frames: &[Written], expected: &[Event]) {
     assert_eq!(found, expected);
 }
 
+use Opcode::{Binary, Continuation, Text};
+
 const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
-fn data(begins: bool, message_bytes: u64) -> Event {
+fn data(opcode: Opcode, message_bytes: u64) -> Event {
     Event::Data {
-        begins,
+        opcode,
         message_bytes,
     }
 }
@@ -102,18 +104,18 @@ fn data(begins: bool, message_bytes: u64) -> Event {
 #[test]
 fn messages_and_their_fragments() {
     let text = |first, length| Written::minimal(first, MASK, vec![7; length]);
-    check(&[text(0x81, 5)], &[data(true, 5)]);
+    check(&[text(0x81, 5)], &[data(Text, 5)]);
     check(
         &[text(0x82, 0), text(0xc1, 70_000)],
-        &[data(true, 0), data(true, 70_000)],
+        &[data(Binary, 0), data(Text, 70_000)],
     );
     check(
         &[text(0x01, 3), text(0x00, 4), text(0x80, 5), text(0x81, 1)],
         &[
-            data(true, 3),
-            data(false, 7),
-            data(false, 12),
-            data(true, 1),
+            data(Text, 3),
+            data(Continuation, 7),
+            data(Continuation, 12),
+            data(Text, 1),
         ],
     );
 }
@@ -134,14 +136,14 @@ fn control_frames_between_fragments() {
             close,
         ],
         &[
-            data(true, 3),
+            data(Text, 3),
             Event::Control(Control::Ping),
             Event::ControlEnd {
                 kind: Control::Ping,
                 length: 0,
                 payload: [0; 8],
             },
-            data(false, 6),
+            data(Continuation, 6),
             Event::Control(Control::Close),
             Event::ControlEnd {
                 kind: Control::Close,

@@ -7,6 +7,7 @@ use super::allowance::{self, Allowance};
 use super::lane::{Boundary, Disposition, Lane, PingState};
 use super::{Filtered, HEADROOM, Violation};
 use crate::protocol::frame::{Control, Event, KEPT};
+use crate::protocol::opcode::Opcode;
 
 /// The walk over one buffer, frame by frame.
 pub(super) struct BufferScan {
@@ -72,9 +73,9 @@ impl BufferScan {
             };
             match event {
                 Event::Data {
-                    begins,
+                    opcode,
                     message_bytes,
-                } => self.data(lane, begins, message_bytes),
+                } => self.data(lane, opcode, message_bytes),
                 Event::Control(kind) => self.control(lane, kind),
                 Event::ControlEnd {
                     kind,
@@ -127,7 +128,8 @@ impl BufferScan {
     }
 
     #[inline]
-    fn data(&mut self, lane: &mut Lane, begins: bool, message_bytes: u64) {
+    fn data(&mut self, lane: &mut Lane, opcode: Opcode, message_bytes: u64) {
+        let begins = opcode.begins_message();
         let is_last = !lane.tracker.in_message();
         let cost = allowance::of_data(begins, is_last, lane.tracker.payload_left());
         let frame = self.header_start(lane);
@@ -136,6 +138,7 @@ impl BufferScan {
             self.violate(frame, Violation::MessageTooBig);
         } else if self.pay(lane, frame, cost) {
             self.result.messages += u32::from(begins);
+            self.result.frames.add(opcode);
         }
     }
 
@@ -159,12 +162,15 @@ impl BufferScan {
         }
     }
 
-    fn pay_for_control(&mut self, lane: &mut Lane, frame: Option<usize>, kind: Control) {
+    /// Charges for a control frame, or cuts the stream before it. Returns whether it may pass.
+    fn pay_for_control(&mut self, lane: &mut Lane, frame: Option<usize>, kind: Control) -> bool {
         let is_due = kind == Control::Pong && lane.pongs_due > 0;
         let cost = allowance::of_control(kind, is_due, lane.closed);
-        if self.pay(lane, frame, cost) && is_due {
+        let is_paid = self.pay(lane, frame, cost);
+        if is_paid && is_due {
             lane.pongs_due -= 1;
         }
+        is_paid
     }
 
     fn control_end(
@@ -189,15 +195,22 @@ impl BufferScan {
                 self.result.pong = true;
             }
             (Disposition::Hold, _) => {
-                self.pay_for_control(lane, Some(self.frame), kind);
+                if self.pay_for_control(lane, Some(self.frame), kind) {
+                    self.result.frames.add(kind.into());
+                }
                 lane.owes_pong = false;
             }
-            (Disposition::Pass, Control::Close) => {
-                (lane.closed, lane.finished) = (true, true);
-                self.result.close.get_or_insert(code_of(length, payload));
+            (Disposition::Pass, kind) => {
+                self.result.frames.add(kind.into());
+                match kind {
+                    Control::Close => {
+                        (lane.closed, lane.finished) = (true, true);
+                        self.result.close.get_or_insert(code_of(length, payload));
+                    }
+                    Control::Ping => self.pings = self.pings.saturating_add(1),
+                    Control::Pong => lane.owes_pong = false,
+                }
             }
-            (Disposition::Pass, Control::Ping) => self.pings = self.pings.saturating_add(1),
-            (Disposition::Pass, Control::Pong) => lane.owes_pong = false,
         }
     }
 

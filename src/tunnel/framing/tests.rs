@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::opcode::Opcode;
 
 const MASK: [u8; 4] = [7, 7, 7, 7];
 const PING: PingPayload = *b"tidegate";
@@ -275,7 +276,7 @@ fn stream(from: Side) -> impl Strategy<Value = Vec<(Vec<u8>, bool)>> {
 }
 
 proptest! {
-    /// Without anything of ours all bytes pass, and all messages count, however they are cut.
+    /// Without anything of ours all bytes pass, and all messages and frames count, however they are cut.
     #[test]
     fn all_passes(frames in stream(Side::Client), cuts in prop::collection::vec(any::<usize>(), 0..9)) {
         let bytes: Vec<u8> = frames.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
@@ -284,6 +285,11 @@ proptest! {
         let (passed, all) = pass_cut(&mut framing, Side::Client, &bytes, &cuts, Allowance::UNLIMITED);
         prop_assert_eq!(passed, bytes);
         prop_assert_eq!(all.iter().map(|it| it.messages as usize).sum::<usize>(), messages);
+        for opcode in Opcode::ALL {
+            let sent = frames.iter().filter(|(bytes, _)| Opcode::of(bytes[0] & 0xf) == Some(opcode));
+            let counted = all.iter().map(|it| usize::from(it.frames.each()[opcode as usize]));
+            prop_assert_eq!(counted.sum::<usize>(), sent.count());
+        }
     }
 
     /// The first Pong to our Ping is removed, and nothing else, however the stream is cut.

@@ -267,11 +267,11 @@ fn read_by_tracker(mut bytes: &[u8]) -> (u64, u64) {
         bytes = &bytes[length..];
         match event {
             Some(Event::Data {
-                begins,
+                opcode,
                 message_bytes,
             }) => {
                 longest = longest.max(message_bytes);
-                count += u64::from(begins);
+                count += u64::from(opcode.begins_message());
             }
             Some(Event::Control(Control::Ping)) => count += 1,
             Some(Event::Invalid(error)) => panic!("{error}"),
