@@ -11,6 +11,7 @@ pub mod status;
 pub mod limits;
 pub mod listeners;
 pub mod upstreams;
+pub mod traffic;
 pub mod credentials;
 pub mod tunnels;
 pub mod close;
@@ -194,6 +195,7 @@ impl Api {
                 let live = LiveTunnels::of(&view.workers.counters());
                 json(&upstreams::upstreams(view, &live))
             }
+            Operation::Traffic => json(&traffic::traffic(view).await),
             Operation::Limits => json(&limits::limits(view)),
             Operation::LimitCounts => json(&limits::counts(view)),
             Operation::ReplaceTunnels => json(&limits::replace(view, &parsed(body)?)?),

@@ -1,7 +1,7 @@
 //! What `admin.metrics_bind` serves without a token: metrics and health, and nothing else.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::ACCEPT;
 use http::{Method, Request, StatusCode};
@@ -14,9 +14,6 @@ use super::view::View;
 use crate::displace::rebalance::excess::Excess;
 use crate::observe::exposition::Format;
 use crate::observe::metrics::{self, MetricSources};
-
-/// How long a scrape waits for workers: the traffic of one that is late is as old as the last scrape.
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a worker may take to respond before the process counts as unhealthy.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,17 +57,7 @@ impl AdminService for Public {
 
 impl View {
     async fn metrics(&self, format: Format) -> AdminResponse {
-        // One scrape at a time.
-        let mut trouble = self.scraping.lock().await;
-        if !self.workers.publish_traffic(SCRAPE_TIMEOUT).await {
-            if trouble.is_there(Instant::now()) {
-                tracing::warn!(
-                    "worker too busy to report its tunnels' traffic; this scrape has older values"
-                );
-            }
-        } else {
-            trouble.is_over();
-        }
+        let _one = self.with_current_traffic().await;
         let counters = self.workers.counters();
         let older = self.generations.all();
         let older: Vec<(u64, u64)> = older.iter().map(|it| it.open()).collect();

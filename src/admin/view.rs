@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
@@ -24,6 +24,9 @@ use crate::observe::counter::Counter;
 use crate::quota::failure_reports::{FailureReports, RecurringTrouble};
 use crate::session::Shared;
 
+/// How long a reading of the traffic waits for workers: that of one that is late is as old as the last reading.
+const TRAFFIC_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What the interface shows and changes.
 #[derive(Debug)]
 pub struct View {
@@ -37,7 +40,7 @@ pub struct View {
     pub acme_orders: Arc<OrderCounters>,
     /// Log lines dropped so far.
     pub log_dropped: Arc<Counter>,
-    /// Held during a scrape: one at a time. Whether the log says that workers are too busy for it.
+    /// Held while traffic is read: one reading at a time. Whether the log says that workers are too busy for it.
     pub scraping: tokio::sync::Mutex<RecurringTrouble>,
     /// Held while rates are measured: one at a time, because it remembers every tunnel meanwhile.
     pub measuring: tokio::sync::Mutex<()>,
@@ -75,6 +78,20 @@ impl View {
             )),
             false => Ok(()),
         }
+    }
+
+    /// Has the workers report what their tunnels carry. While the guard is held, no other reader has them do so:
+    /// one reading at a time.
+    pub async fn with_current_traffic(&self) -> tokio::sync::MutexGuard<'_, RecurringTrouble> {
+        let mut trouble = self.scraping.lock().await;
+        if self.workers.publish_traffic(TRAFFIC_TIMEOUT).await {
+            trouble.is_over();
+        } else if trouble.is_there(Instant::now()) {
+            tracing::warn!(
+                "worker too busy to report its tunnels' traffic; readers get older values"
+            );
+        }
+        trouble
     }
 
     /// Which process this is.

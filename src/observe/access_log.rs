@@ -137,6 +137,11 @@ pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOp
     let counted = route.handshakes(HandshakeOutcome::Opened, opening.protocol);
     counted.add(1);
     route.handshake_seconds.observe(opening.handshake);
+    let micros = opening.handshake.as_micros().try_into();
+    facts
+        .series
+        .handshake_micros
+        .add(micros.unwrap_or_default());
     let (host, path) = facts.host_and_path();
     let subject = Subject {
         request_id: opening.request_id,

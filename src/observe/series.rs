@@ -248,6 +248,8 @@ pub struct EndpointSeries {
     pub endpoint: Arc<str>,
     /// Tunnels opened.
     pub opened: Counter,
+    /// The time from the request to the 101 of all these, in microseconds.
+    pub handshake_micros: Counter,
     /// Tunnels ended, by reason.
     pub ended: EndedCounts,
     closes_from_client: CloseCodeCounts,
@@ -277,6 +279,7 @@ impl EndpointSeries {
             upstream: Arc::clone(&endpoint.upstream),
             endpoint: Arc::clone(&endpoint.label),
             opened: Counter::default(),
+            handshake_micros: Counter::default(),
             ended: CounterArray::default(),
             closes_from_client: CounterArray::default(),
             closes_from_endpoint: CounterArray::default(),

@@ -213,8 +213,13 @@ impl Upstream {
 
     /// Whether `endpoint` is in its slow start, and gets less than its share.
     pub fn is_warming(&self, endpoint: &EndpointState, now: Instant) -> bool {
-        let slow_start = self.picking().slow_start;
-        slow_start.is_some_and(|time| endpoint.warmth(time, micros(now)) < 1.0)
+        self.slow_start(endpoint, now).is_some()
+    }
+
+    /// The part of its share that `endpoint` gets, from 0 to 1, while it is in its slow start.
+    pub fn slow_start(&self, endpoint: &EndpointState, now: Instant) -> Option<f32> {
+        let time = self.picking().slow_start?;
+        Some(endpoint.warmth(time, micros(now))).filter(|warmth| *warmth < 1.0)
     }
 
     /// Drains an endpoint until an operator undoes that: it gets no new sessions, and its tunnels stay.

@@ -3,8 +3,9 @@
 use crate::source::{Source, sources};
 
 /// Where the code runs once per connection, request, session or check.
-const PER_SESSION: [&str; 11] = [
+const PER_SESSION: [&str; 12] = [
     "src/admin/public",
+    "src/admin/view",
     "src/displace",
     "src/front",
     "src/net",

@@ -232,6 +232,11 @@ fn steered(view: &View, upstream: &Upstream, member: &Member) -> EndpointChangeR
     let now = members.rev().find(|it| it.state.id == member.state.id);
     EndpointChangeResponse {
         upstream: upstream.name.to_string(),
-        endpoint: EndpointInfo::of(now.as_ref().unwrap_or(member), &live, Instant::now()),
+        endpoint: EndpointInfo::of(
+            upstream,
+            now.as_ref().unwrap_or(member),
+            &live,
+            Instant::now(),
+        ),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     certificates, close, credentials, endpoints, explain, limits, listeners, reload, status,
-    tunnels, upgrade, upstreams,
+    traffic, tunnels, upgrade, upstreams,
 };
 use crate::admin::closing::JobInfo;
 use crate::admin::command::ReloadResponse;
@@ -74,6 +74,8 @@ operations! {
     UndrainListener = POST "/v1/listeners/undrain", Steer;
     /// Upstreams and their endpoints: which are in rotation, and why any is not.
     Upstreams = GET "/v1/upstreams", Read;
+    /// Handshakes, and what tunnels carry from each listener by each route to each endpoint, as counts.
+    Traffic = GET "/v1/traffic", Read;
     /// Limits that routes share, and the keys with the most tunnels.
     Limits = GET "/v1/limits", Read;
     /// The tunnels of each key, by its hash. Newer generations add them to their own.
@@ -193,6 +195,7 @@ impl Operation {
             Self::Listeners => of::<Vec<listeners::ListenerInfo>>(schemas),
             Self::DrainListener | Self::UndrainListener => of::<listeners::ListenerInfo>(schemas),
             Self::Upstreams => of::<Vec<upstreams::UpstreamInfo>>(schemas),
+            Self::Traffic => of::<traffic::TrafficInfo>(schemas),
             Self::Limits => of::<Vec<limits::LimitInfo>>(schemas),
             Self::LimitCounts => of::<Vec<LimitCounts>>(schemas),
             Self::ReplaceTunnels => of::<ReplaceResponse>(schemas),

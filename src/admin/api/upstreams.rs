@@ -94,6 +94,9 @@ pub struct EndpointInfo {
     pub checks_failed: u64,
     /// Ejections since the start.
     pub ejections: u64,
+    /// During its slow start, the part of its share that it gets, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<f64>,
 }
 
 /// Whether an endpoint gets new sessions.
@@ -149,7 +152,7 @@ pub fn upstreams(view: &View, live: &LiveTunnels) -> Vec<UpstreamInfo> {
 /// One upstream as it is now.
 pub fn upstream(upstream: &Upstream, live: &LiveTunnels) -> UpstreamInfo {
     let now = Instant::now();
-    let endpoint = |member: &Member| EndpointInfo::of(member, live, now);
+    let endpoint = |member: &Member| EndpointInfo::of(upstream, member, live, now);
     UpstreamInfo {
         name: upstream.name.to_string(),
         balance: balance(&upstream.picking().balance).to_owned(),
@@ -187,7 +190,7 @@ fn balance(balance: &Balance) -> &'static str {
 }
 
 impl EndpointInfo {
-    pub(super) fn of(member: &Member, live: &LiveTunnels, now: Instant) -> Self {
+    pub(super) fn of(group: &Upstream, member: &Member, live: &LiveTunnels, now: Instant) -> Self {
         let endpoint = &member.state;
         let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
         let in_flight = endpoint.in_flight();
@@ -231,9 +234,15 @@ impl EndpointInfo {
                 checks_passed: passed,
                 checks_failed: tally.checks.iter().sum::<u64>() - passed,
                 ejections: tally.ejections,
+                slow_start: None,
             }
         });
         shown.refine(member, now);
+        if shown.state == EndpointStatus::Up {
+            shown.slow_start = group
+                .slow_start(endpoint, now)
+                .map(|it| (f64::from(it) * 100.0).round() / 100.0);
+        }
         shown
     }
 
