@@ -6,7 +6,7 @@ import { start, until } from './process.mjs'
 
 /**
  * Opens `url` in a browser of its own, whose profile is in `folder`. `evaluate` returns the value of an expression
- * in the page, `send` a result of the DevTools protocol.
+ * in the page, `send` a result of the DevTools protocol, whose events are in `heard`.
  */
 export async function openPage(url, folder) {
   const browser = start('chromium', [
@@ -22,8 +22,10 @@ export async function openPage(url, folder) {
   const steering = new WebSocket(page.webSocketDebuggerUrl, { maxPayload: 2 ** 26 })
   await once(steering, 'open')
   const waiting = new Map()
+  const heard = []
   steering.on('message', (data) => {
-    const { id, result, error } = JSON.parse(data)
+    const { id, result, error, method, params } = JSON.parse(data)
+    if (method) heard.push({ method, params })
     const { done, fail } = waiting.get(id) ?? { done() {}, fail() {} }
     waiting.delete(id)
     if (error) fail(new Error(error.message))
@@ -44,5 +46,5 @@ export async function openPage(url, folder) {
     browser.child.kill('SIGTERM')
     await browser.ended
   }
-  return { send, evaluate, close }
+  return { send, evaluate, close, heard }
 }

@@ -19,7 +19,7 @@ use tidegate::admin::api::operation::{GENERATION, Operation};
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
 use tidegate::admin::command::COMMAND_TIMEOUT;
 use tidegate::admin::error::ErrorResponse;
-use tidegate::admin::exchange::exchange;
+use tidegate::admin::exchange::{WholeResponse, exchange_all};
 use tidegate::causes::with_causes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -109,15 +109,30 @@ impl AdminClient {
             .build()
             .map_err(|error| self.silent(&error.to_string()))?;
         let body = body.map(|body| serde_json::to_vec(body).unwrap_or_default());
-        let result = runtime.block_on(async {
-            let sending = self.exchange(operation, query, body.unwrap_or_default());
-            let sent =
-                tokio::time::timeout(self.timeout.unwrap_or(RESPONSE_TIMEOUT), sending).await;
-            sent.unwrap_or_else(|_| Err(self.silent("no response in time")))
-        });
+        let result = runtime.block_on(self.send(operation, query, body.unwrap_or_default()));
         // A name lookup may still run on a thread of its own; waiting for it would delay the exit.
         runtime.shutdown_background();
         result
+    }
+
+    /// The same where a runtime is there already, with the body as it is sent.
+    pub(super) async fn send(
+        &self,
+        operation: Operation,
+        query: &str,
+        body: Vec<u8>,
+    ) -> Result<Bytes, ClientError> {
+        let request = self.request(operation, query, body)?;
+        let bodies = self.exchange(vec![request]).await?;
+        let body = bodies.into_iter().next();
+        body.ok_or_else(|| self.silent("it closed the connection without one"))
+    }
+
+    /// The response bodies of these operations, which take no parameters, over one connection.
+    pub(super) async fn look(&self, operations: &[Operation]) -> Result<Vec<Bytes>, ClientError> {
+        let requests = operations.iter();
+        let requests = requests.map(|operation| self.request(*operation, "", Vec::new()));
+        self.exchange(requests.collect::<Result<_, _>>()?).await
     }
 
     /// A client for each generation, the youngest first; only this one if there is only one generation, or if
@@ -179,29 +194,36 @@ impl AdminClient {
         }
     }
 
+    /// Sends requests over one connection; returns the response bodies.
     async fn exchange(
         &self,
-        operation: Operation,
-        query: &str,
-        body: Vec<u8>,
-    ) -> Result<Bytes, ClientError> {
-        let request = self.request(operation, query, body)?;
-        let connected = self.address().connect(&self.tls).await;
-        match connected.map_err(ClientError::Unreached)? {
-            AdminSocket::Unix(socket) => self.over(socket, request).await,
-            AdminSocket::Tcp(socket) => self.over(socket, request).await,
-            AdminSocket::Tls(stream) => self.over(*stream, request).await,
-        }
+        requests: Vec<Request<Full<Bytes>>>,
+    ) -> Result<Vec<Bytes>, ClientError> {
+        let sending = async {
+            let connected = self.address().connect(&self.tls).await;
+            match connected.map_err(ClientError::Unreached)? {
+                AdminSocket::Unix(socket) => self.over(socket, requests).await,
+                AdminSocket::Tcp(socket) => self.over(socket, requests).await,
+                AdminSocket::Tls(stream) => self.over(*stream, requests).await,
+            }
+        };
+        let sent = tokio::time::timeout(self.timeout.unwrap_or(RESPONSE_TIMEOUT), sending).await;
+        sent.unwrap_or_else(|_| Err(self.silent("no response in time")))
     }
 
     async fn over(
         &self,
         socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Bytes, ClientError> {
-        let (status, body) = exchange(socket, request)
-            .await
-            .map_err(|error| self.unusable(&*error))?;
+        requests: Vec<Request<Full<Bytes>>>,
+    ) -> Result<Vec<Bytes>, ClientError> {
+        let responses = exchange_all(socket, requests).await;
+        let responses = responses.map_err(|error| self.unusable(&*error))?;
+        let bodies = responses.into_iter().map(|it| self.successful(it));
+        bodies.collect()
+    }
+
+    /// The body of a response, unless that is a refusal.
+    fn successful(&self, (status, body): WholeResponse) -> Result<Bytes, ClientError> {
         if status.is_success() {
             return Ok(body);
         }

@@ -3,6 +3,7 @@
 mod certificates;
 mod close;
 mod credentials;
+mod dashboard;
 mod drain;
 mod explain;
 mod reload;
@@ -27,6 +28,8 @@ use super::{ExitStatus, err, out, table};
 pub(super) enum Verb {
     /// Show the status of a running tidegate, and why any endpoint is out of rotation
     Status(status::StatusArgs),
+    /// Open a page that shows a running tidegate live, on a port of this machine, until Ctrl-C
+    Dashboard(dashboard::DashboardArgs),
     /// List live tunnels: client, route, endpoint, age and traffic of each
     Tunnels(tunnels::TunnelsArgs),
     /// Close live tunnels with a Close frame; without --yes, only print how many would be closed
@@ -143,16 +146,17 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
         Verb::Reload(verb) => reload::reload(&verb),
         Verb::Upgrade(verb) => upgrade::upgrade(&verb),
         Verb::Explain(verb) => explain::explain(verb),
+        Verb::Dashboard(verb) => return dashboard::dashboard(&verb),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            err(&in_lines(&failure));
-            match failure {
-                ClientError::Unreached(_) => ExitStatus::Unreached.into(),
-                ClientError::Refused(..) => ExitStatus::Refused.into(),
-            }
-        }
+    done.map_or_else(|failure| failed(&failure), |()| ExitCode::SUCCESS)
+}
+
+/// Reports a failure, and returns the exit code for it.
+fn failed(failure: &ClientError) -> ExitCode {
+    err(&in_lines(failure));
+    match failure {
+        ClientError::Unreached(_) => ExitStatus::Unreached.into(),
+        ClientError::Refused(..) => ExitStatus::Refused.into(),
     }
 }
 

@@ -25,6 +25,7 @@ mod claims;
 mod client_certificates;
 mod config;
 mod daemon;
+mod dashboard;
 mod demo;
 mod departures;
 mod discovery;

@@ -80,6 +80,23 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "dashboard",
+        &[
+            (
+                "tidegate dashboard",
+                "Print the address of a page that shows endpoints, rates, drains and problems live.",
+            ),
+            (
+                "tidegate dashboard --steer --port 9000",
+                "Let the page also drain, close and reload, and serve it on port 9000.",
+            ),
+            (
+                "tidegate dashboard --admin https://gate1.example.com:9900 --token-file read.token",
+                "Show a tidegate on another machine.",
+            ),
+        ],
+    ),
+    (
         "tunnels",
         &[
             (

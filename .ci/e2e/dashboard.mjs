@@ -1,0 +1,327 @@
+// `tidegate dashboard` in a browser, at three sizes, light and dark: against a live fleet with an endpoint down, a drain
+// under way, an expiring certificate and thousands of tunnels.
+//
+//   node dashboard.mjs TIDEGATE                    # the checks
+//   node dashboard.mjs TIDEGATE --pictures FOLDER  # and pictures of each view
+
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
+import { createRequire } from 'node:module'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { WebSocketServer } from 'ws'
+import { openPage } from './chromium.mjs'
+import { equal, freePort, listens, main, start, until } from './process.mjs'
+
+const [tidegate, option, pictures] = process.argv.slice(2)
+const folder = mkdtempSync(join(tmpdir(), 'dashboard-'))
+const socket = join(folder, 'admin.sock')
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const tunnels = 2000
+const crowd = 500
+const sizes = [['desk', 1280, 800], ['phone', 390, 844], ['wide', 1920, 1080]]
+
+const write = (name, text, mode = 0o644) => {
+  writeFileSync(join(folder, name), text, { mode })
+  return join(folder, name)
+}
+
+/** GET or POST at the admin socket. */
+function admin(path, body) {
+  return new Promise((done, fail) => {
+    const asked = request({ socketPath: socket, path, method: body ? 'POST' : 'GET', headers: { host: 'localhost' } }, (answer) => {
+      let text = ''
+      answer.on('data', (data) => { text += data })
+      answer.on('end', () => done(JSON.parse(text)))
+    })
+    asked.on('error', fail)
+    asked.end(body && JSON.stringify(body))
+  })
+}
+
+/** A certificate of which 5 % are left. */
+function expiring() {
+  const openssl = (...args) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' })
+  const day = (days) => `${new Date(Date.now() + days * 86_400_000).toISOString().replace(/[-:T]|\..*/g, '').slice(2)}Z`
+  mkdirSync(join(folder, 'ca'))
+  for (const [name, text] of [['ca/index.txt', ''], ['ca/serial', '1000\n']]) write(name, text)
+  write('ca.cnf', `[ca]\ndefault_ca = own\n[own]\ndatabase = ca/index.txt\nserial = ca/serial\nnew_certs_dir = ca
+default_md = sha256\npolicy = any\ncopy_extensions = copy\n[any]\ncommonName = supplied\n`)
+  openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=chat.example.com', '-addext', 'subjectAltName=DNS:chat.example.com', '-keyout', 'chat.key', '-out', 'chat.csr')
+  openssl('ca', '-batch', '-config', 'ca.cnf', '-selfsign', '-keyfile', 'chat.key', '-in', 'chat.csr', '-out', 'chat.pem', '-startdate', day(-85), '-enddate', day(4.5))
+}
+
+/** A handshake whose tunnel stays open; or the status of the response. */
+function opened(port, path) {
+  return new Promise((done, fail) => {
+    const stream = connect(port, '127.0.0.1', () => {
+      stream.write(`GET ${path} HTTP/1.1\r\nHost: chat.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`)
+    })
+    stream.once('data', (data) => done({ stream, status: Number(String(data).slice(9, 12)) }))
+    stream.on('error', fail)
+  })
+}
+
+async function startFleet() {
+  const echoes = [1, 2, 3].map(() => new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false }))
+  for (const echo of echoes) {
+    echo.on('connection', (it) => { it.on('message', (data) => it.send(data)); it.on('error', () => {}) })
+    await until('an echo', () => echo.address())
+  }
+  expiring()
+  const [port, tls, dead] = [await freePort(), await freePort(), await freePort()]
+  const at = (it) => `"127.0.0.1:${it}"`
+  const many = Array.from({ length: crowd }, (_, place) => `"127.1.${Math.floor(place / 250)}.${1 + place % 250}:9"`)
+  start(tidegate, ['run', '--config', write('tidegate.toml', `
+[server]
+log.level = "warn"
+access_log.to = "off"
+[admin]
+bind = "unix:${socket}"
+[listener.public]
+bind = [${at(port)}]
+[listener.secure]
+bind = [${at(tls)}]
+tls.certificates = [{ cert = "chat.pem", key = "chat.key" }]
+[[route]]
+name = "chat"
+path_prefix = "/chat"
+upstream = "chat"
+[[route]]
+name = "games"
+path_prefix = "/games"
+upstream = "games"
+[upstream.chat]
+endpoints = [${echoes.map((it) => at(it.address().port)).join(', ')}, ${at(dead)}]
+health = { tcp = {}, interval = "200ms", fall = 1 }
+[upstream.games]
+endpoints = [${many.join(', ')}]
+`)])
+  await until('tidegate', () => listens(port))
+  const open = []
+  for (let first = 0; first < tunnels; first += 100) {
+    const some = Array.from({ length: 100 }, (_, place) => opened(port, `/chat/room-${(first + place) % 40}`))
+    for (const { stream, status } of await Promise.all(some)) {
+      equal(status, 101, 'status')
+      open.push(stream)
+    }
+  }
+  equal((await opened(port, '/elsewhere')).status, 404, 'a rejection')
+  const drained = `127.0.0.1:${echoes[0].address().port}`
+  await admin('/v1/endpoints/drain', { endpoint: drained })
+  await admin('/v1/tunnels/close', { filter: { endpoint: drained }, over: '1h' })
+  // A masked message of three bytes.
+  const message = Buffer.from('8183000000003c623e', 'hex')
+  setInterval(() => { for (const stream of open.slice(0, 50)) if (stream.writable) stream.write(message) }, 200)
+  await until('the endpoint is down', async () => (await admin('/v1/upstreams'))[0].endpoints.some((it) => it.state === 'down'))
+  return { port, open, drained, dead: `127.0.0.1:${dead}` }
+}
+
+/** A dashboard, and its page in a browser. */
+async function openDashboard(name, options = []) {
+  const program = start(tidegate, ['dashboard', '--json', '--admin', `unix:${socket}`, ...options])
+  const { url } = JSON.parse(await until('the address', () => /\{.*\}/.exec(program.said)?.[0]))
+  const page = await openPage('about:blank', join(folder, name))
+  for (const domain of ['Runtime', 'Log', 'Network', 'Page']) await page.send(`${domain}.enable`)
+  await page.send('Page.navigate', { url })
+  const { evaluate } = page
+  const text = (selector) => evaluate(`document.querySelector(${JSON.stringify(selector)})?.textContent`)
+  const press = (selector) => evaluate(`document.querySelector(${JSON.stringify(selector)}).click()`)
+  const show = async (view) => {
+    await evaluate(`location.hash = ${JSON.stringify(view)}`)
+    await until(`the view ${view}`, () => evaluate(`!document.querySelector('[data-view=${view}]').hidden`))
+  }
+  const fill = (selector, value) => evaluate(`document.querySelector(${JSON.stringify(selector)}).value = ${JSON.stringify(value)}`)
+  const picture = async (file) => {
+    if (option !== '--pictures') return
+    const { data } = await page.send('Page.captureScreenshot', { format: 'png' })
+    mkdirSync(pictures, { recursive: true })
+    writeFileSync(join(pictures, `${file}.png`), Buffer.from(data, 'base64'))
+  }
+  const size = async (width, height, scheme = 'light') => {
+    await page.send('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: 1, mobile: width < 600 })
+    await page.send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] })
+  }
+  await until('figures', async () => (await text('#now-tunnels')) !== '–' && (await text('#now-messages')) !== '–')
+  return { ...page, program, text, press, show, fill, picture, size, url }
+}
+
+/** Errors that the page or the browser has reported. */
+function complaints({ heard }) {
+  const bad = heard.filter(({ method, params }) => method === 'Runtime.exceptionThrown'
+    || (method === 'Runtime.consoleAPICalled' && ['error', 'warning', 'assert'].includes(params.type))
+    || (method === 'Log.entryAdded' && ['error', 'warning'].includes(params.entry.level)))
+  return bad.map(({ params }) => params.exceptionDetails?.exception?.description ?? params.entry?.text ?? JSON.stringify(params.args))
+}
+
+async function accessible(page, what) {
+  if (!await page.evaluate("typeof axe === 'object'")) await page.evaluate(axe)
+  const found = JSON.parse(await page.evaluate(`axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
+    JSON.stringify(violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.slice(0, 3).map((it) => it.html + ' ' + it.failureSummary) }))))`))
+  const serious = found.filter(({ impact }) => ['serious', 'critical'].includes(impact))
+  equal(JSON.stringify(serious, null, 1), '[]', `axe: ${what}`)
+}
+
+/** What the first screen says, as numbers. */
+const shown = (page) => page.evaluate(`({
+  tunnels: Number(document.getElementById('now-tunnels').dataset.value),
+  endpoints: Object.fromEntries([...document.querySelectorAll('[data-endpoint]')].map((it) => [it.dataset.endpoint, [it.dataset.state, Number(it.dataset.tunnels)]])),
+  rejections: Object.fromEntries([...document.querySelectorAll('#rejections [data-reason]')].map((it) => [it.dataset.reason, Number(it.dataset.count)])),
+  ended: Object.fromEntries([...document.querySelectorAll('#ended [data-reason]')].map((it) => [it.dataset.reason, Number(it.dataset.count)])),
+  shares: [...document.querySelectorAll('#certificates [data-share]')].map((it) => Number(it.dataset.share)),
+})`)
+
+async function said() {
+  const [status, listeners, upstreams, traffic, certificates] = await Promise.all(['status', 'listeners', 'upstreams', 'traffic', 'certificates'].map((it) => admin(`/v1/${it}`)))
+  const rejections = {}
+  for (const it of listeners) for (const [reason, count] of Object.entries(it.rejections)) rejections[reason] = (rejections[reason] ?? 0) + count
+  return {
+    tunnels: status.tunnels,
+    endpoints: Object.fromEntries(upstreams.flatMap((it) => it.endpoints.map((each) => [each.endpoint, [each.state, each.tunnels]]))),
+    rejections,
+    ended: traffic.ended,
+    shares: certificates.certificates.map((it) => it.share_left),
+  }
+}
+
+/** The same with sorted keys, for a comparison. */
+const sorted = (value) => JSON.stringify(value, (_, it) => (it && typeof it === 'object' && !Array.isArray(it) ? Object.fromEntries(Object.entries(it).sort()) : it))
+
+await main(async (check) => {
+  const fleet = await startFleet()
+  const page = await openDashboard('browser')
+
+  await check('the first screen fits at 1280 x 800, and every number is that of the admin interface', async () => {
+    await page.size(1280, 800)
+    const overflow = await page.evaluate('[document.documentElement.scrollHeight, document.documentElement.scrollWidth, document.querySelectorAll("[data-endpoint]").length].join()')
+    equal(overflow, `800,1280,${crowd + 4}`, 'height, width, endpoints')
+    // A tunnel of the drain may end between two looks.
+    await until('the same numbers', async () => sorted(await shown(page)) === sorted(await said())).catch(async () => equal(sorted(await shown(page)), sorted(await said()), 'numbers'))
+    const { tunnels: live } = await shown(page)
+    equal(live > tunnels - 20 && live <= tunnels, true, `${live} tunnels`)
+  })
+
+  await check('health says what is wrong, since when, and what to do', async () => {
+    equal(await page.evaluate("document.getElementById('health').dataset.health"), 'warning', 'health')
+    const line = await page.text('#health')
+    for (const part of [fleet.dead, 'out of rotation', 'since', 'Look at that backend; the others serve its clients', 'chat.pem expires soon']) equal(line.includes(part), true, `${part} in: ${line}`)
+    equal((await page.text('#progress')).includes('left'), true, 'a drain under way')
+    equal((await page.text('#certificates')).includes('5 % left'), true, await page.text('#certificates'))
+  })
+
+  await check('history and events survive a reload of the page', async () => {
+    const points = () => page.evaluate("typeof points === 'undefined' ? 0 : points.length")
+    const before = await points()
+    await page.send('Page.reload')
+    await until('the points', async () => await points() >= before)
+    equal(await page.evaluate('location.href'), new URL('/', page.url).href, 'address')
+  })
+
+  for (const scheme of ['light', 'dark']) {
+    for (const [name, width, height] of sizes) {
+      await check(`axe finds nothing serious: ${name}, ${scheme}`, async () => {
+        await page.size(width, height, scheme)
+        for (const view of ['overview', 'tunnels', 'map', 'explain', 'reload']) {
+          await page.show(view)
+          if (view === 'tunnels') await until('the list', () => page.evaluate("document.querySelectorAll('#list tbody tr').length === 100"))
+          if (view === 'explain') {
+            await page.fill('#question [name=url]', `ws://chat.example.com:${fleet.port}/chat/room-1`)
+            await page.press('#question button')
+            await until('an explanation', async () => (await page.text('#answer'))?.includes('chat'))
+          }
+          if (view === 'reload') {
+            await page.press('#plan')
+            await until('a plan', async () => (await page.text('#planned'))?.includes('Nothing would change'))
+          }
+          if (view === 'map') await until('the map', async () => (await page.text('#map-tree')).includes('tunnels'))
+          const wide = await page.evaluate('document.documentElement.scrollWidth')
+          equal(wide <= width, true, `${view}: ${wide} wide`)
+          await page.picture(`${name}-${scheme}-${view}`)
+          // Every size in light, and the colours of dark once.
+          const isNew = scheme === 'light' ? name !== 'wide' || view === 'overview' : name === 'desk'
+          if (isNew) await accessible(page, `${view}, ${name}, ${scheme}`)
+        }
+      })
+    }
+  }
+
+  await check('it does not stutter with thousands of tunnels and hundreds of endpoints', async () => {
+    await page.size(1280, 800)
+    await page.show('overview')
+    const longest = await page.evaluate(`new Promise((done) => {
+      let most = 0
+      const seen = new PerformanceObserver((list) => { for (const it of list.getEntries()) most = Math.max(most, it.duration) })
+      seen.observe({ entryTypes: ['longtask'] })
+      setTimeout(() => done(most), 4000)
+    })`)
+    console.log(`    longest task: ${Math.round(longest)} ms`)
+    equal(longest < 300, true, `${longest} ms`)
+  })
+
+  await check('without --steer there is nothing to change', async () => {
+    equal(await page.evaluate("document.querySelectorAll('.row-button').length"), 0, 'buttons')
+    equal(await page.evaluate("document.getElementById('close-all').hidden"), true, 'close')
+    equal(await page.evaluate("request('/v1/endpoints/drain', { method: 'POST', body: '{}' }).then(() => '', (error) => error.message)").then((it) => it.includes('--steer')), true, 'refused')
+  })
+
+  await check('another browser cannot open the same address', async () => {
+    equal((await fetch(page.url)).status, 403, 'status')
+    equal((await fetch(new URL('/', page.url))).status, 401, 'status')
+  })
+  // The refusal above is one that the browser reports.
+  const expected = (it) => it.includes('403')
+  equal(complaints(page).filter((it) => !expected(it)).join('\n'), '', 'complaints')
+  await page.close()
+  page.program.child.kill('SIGTERM')
+  equal(await page.program.ended, 0, 'its end')
+
+  const steering = await openDashboard('steering', ['--steer'])
+  await steering.size(1280, 800)
+  const answer = async (button) => {
+    await until('the question', () => steering.evaluate("document.getElementById('dialog').open"))
+    await steering.press(button)
+  }
+
+  await check('Undrain asks, and does it', async () => {
+    const button = `[data-endpoint="${fleet.drained}"] .row-button`
+    await steering.press(button)
+    await answer('#dialog-no')
+    await steering.press(button)
+    await answer('#dialog-yes')
+    await until('the endpoint', async () => (await shown(steering)).endpoints[fleet.drained][0] === 'up')
+    equal((await admin('/v1/upstreams'))[0].endpoints[0].state, 'up', 'state')
+  })
+
+  await check('tunnels are filtered, paged, and closed after a question', async () => {
+    await steering.show('tunnels')
+    const matched = () => steering.evaluate("Number(document.getElementById('page-of').dataset.matched)")
+    await until('all', async () => await matched() === (await admin('/v1/status')).tunnels)
+    equal(await steering.evaluate("document.querySelectorAll('#list tbody tr').length"), 100, 'rows')
+    const first = await steering.evaluate("document.querySelector('#list tbody tr').dataset.id")
+    await steering.press('#later')
+    await until('the second page', async () => (await steering.text('#page-of')).startsWith('101 to 200'))
+    equal(await steering.evaluate(`document.querySelector('[data-id="${first}"]') === null`), true, 'other rows')
+    const other = fleet.drained
+    await steering.fill('#filter [name=endpoint]', other)
+    await steering.press('#filter [type=submit]')
+    const [{ endpoints }] = await admin('/v1/upstreams')
+    const of = endpoints.find((it) => it.endpoint === other).tunnels
+    await until('those of an endpoint', async () => Math.abs(await matched() - of) < 5)
+    await steering.press('#list tbody .open')
+    await answer('#dialog-yes')
+    await until('the second question', async () => (await steering.text('#dialog-title')) === 'Close this one?' && steering.evaluate("document.getElementById('dialog').open"))
+    await steering.press('#dialog-yes')
+    await until('the end of one', async () => (await admin('/v1/traffic')).ended.killed >= 1)
+    await steering.press('#close-all')
+    await until('the question', async () => /^Close \d/.test(await steering.text('#dialog-yes')) && steering.evaluate("document.getElementById('dialog').open"))
+    await steering.fill('#dialog [name=over]', '')
+    await steering.press('#dialog-yes')
+    await until('the end of all', async () => (await admin('/v1/upstreams'))[0].endpoints[0].tunnels === 0)
+  })
+  equal(complaints(steering).join('\n'), '', 'complaints')
+  await steering.close()
+  for (const stream of fleet.open) stream.destroy()
+  rmSync(folder, { recursive: true, force: true })
+})

@@ -1,0 +1,94 @@
+//! One reading of the admin interface.
+
+use std::collections::BTreeMap;
+
+use tidegate::admin::api::listeners::ListenerInfo;
+use tidegate::admin::api::operation::Operation;
+use tidegate::admin::api::status::StatusInfo;
+use tidegate::admin::api::traffic::TrafficInfo;
+use tidegate::admin::api::upstreams::UpstreamInfo;
+
+use crate::cli::client::{AdminClient, ClientError};
+
+/// What is read, and the name of each in the state that the page gets.
+const OPERATIONS: [(&str, Operation); 5] = [
+    ("status", Operation::Status),
+    ("listeners", Operation::Listeners),
+    ("upstreams", Operation::Upstreams),
+    ("traffic", Operation::Traffic),
+    ("certificates", Operation::Certificates),
+];
+
+/// What the admin interface says at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    pub(super) status: StatusInfo,
+    pub(super) listeners: Vec<ListenerInfo>,
+    pub(super) upstreams: Vec<UpstreamInfo>,
+    pub(super) traffic: TrafficInfo,
+    /// The responses themselves, as members of a JSON object: the page gets them unchanged.
+    pub(super) members: String,
+}
+
+impl Reading {
+    pub(super) async fn of(client: &AdminClient) -> Result<Self, ClientError> {
+        let bodies = client
+            .look(&OPERATIONS.map(|(_, operation)| operation))
+            .await?;
+        let body = |number: usize| bodies.get(number).map(|it| &**it).unwrap_or_default();
+        let named = OPERATIONS.iter().zip(&bodies);
+        let members = named.map(|((name, _), body)| {
+            // Between two tokens of JSON, a line break is a space; in an event stream it would end the event.
+            let body = String::from_utf8_lossy(body).replace(['\r', '\n'], " ");
+            format!("\"{name}\":{body}")
+        });
+        Ok(Self {
+            members: members.collect::<Vec<_>>().join(","),
+            status: client.read(body(0))?,
+            listeners: client.read(body(1))?,
+            upstreams: client.read(body(2))?,
+            traffic: client.read(body(3))?,
+        })
+    }
+
+    /// Whether both are of one process, whose counts continue.
+    pub(super) fn is_of_same_process(&self, other: &Self) -> bool {
+        (self.status.pid, &self.status.started) == (other.status.pid, &other.status.started)
+    }
+
+    /// Handshakes since the start, whatever their outcome.
+    pub(super) fn handshakes(&self) -> u64 {
+        self.traffic.handshakes.values().sum()
+    }
+
+    /// Messages and bytes since `before`, in both directions. A link that is new since has carried all of its own.
+    pub(super) fn carried_since(&self, before: &Self) -> (u64, u64) {
+        let of = |reading: &Self| -> BTreeMap<[String; 4], (u64, u64)> {
+            let links = reading.traffic.links.iter().map(|link| {
+                let names = [&link.listener, &link.route, &link.upstream, &link.endpoint];
+                let messages = link.messages_from_client + link.messages_from_endpoint;
+                let bytes = link.bytes_from_client + link.bytes_from_endpoint;
+                (names.map(Clone::clone), (messages, bytes))
+            });
+            links.collect()
+        };
+        let before = of(before);
+        let sums = of(self).into_iter().map(|(names, (messages, bytes))| {
+            let (messages_before, bytes_before) = before.get(&names).copied().unwrap_or_default();
+            (
+                messages.saturating_sub(messages_before),
+                bytes.saturating_sub(bytes_before),
+            )
+        });
+        sums.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1))
+    }
+
+    /// Requests rejected since the start, by reason.
+    pub(super) fn rejections(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for (reason, count) in self.listeners.iter().flat_map(|it| &it.rejections) {
+            *sums.entry(reason.clone()).or_default() += count;
+        }
+        sums
+    }
+}

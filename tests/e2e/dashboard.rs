@@ -1,0 +1,536 @@
+//! `tidegate dashboard`: who may use its page, and that it shows what the admin interface says.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::harness::endpoint::{Echo, unused_address};
+use crate::harness::operator::{Operator, command};
+use crate::harness::proxy::{settings, simple};
+use crate::harness::wire::{Head, Wire};
+use crate::harness::{until, within};
+
+/// A running dashboard; killed when dropped.
+struct Dashboard {
+    child: Child,
+    port: u16,
+    /// The path of the printed address.
+    entrance: String,
+}
+
+/// What a browser has after it has opened the printed address.
+struct Browser {
+    port: u16,
+    cookie: String,
+    key: String,
+}
+
+impl Dashboard {
+    async fn start(operator: &Operator, options: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["dashboard", "--json"])
+            .args(options)
+            .env("TIDEGATE_ADMIN", operator.address())
+            .env("TIDEGATE_TOKEN_FILE", operator.token_file())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let reading = tokio::task::spawn_blocking(move || lines.next().unwrap().unwrap());
+        let printed = within("the address", reading).await.unwrap();
+        let printed: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(printed["steer"], options.contains(&"--steer"));
+        let url = printed["url"].as_str().unwrap();
+        let rest = url.strip_prefix("http://127.0.0.1:").unwrap();
+        let (port, path) = rest.split_once('/').unwrap();
+        Self {
+            child,
+            port: port.parse().unwrap(),
+            entrance: format!("/{path}"),
+        }
+    }
+
+    /// The response to a GET with these header fields besides `Host`.
+    async fn get(&self, path: &str, fields: &str) -> (Head, String) {
+        send(self.port, "GET", path, fields, "").await
+    }
+
+    /// Opens the printed address.
+    async fn open(&self) -> Browser {
+        let (head, body) = self.get(&self.entrance, "").await;
+        assert_eq!(head.status(), 200, "{body}");
+        let cookie = head.value("set-cookie").unwrap();
+        assert!(
+            cookie.ends_with("; HttpOnly; SameSite=Strict; Path=/"),
+            "{cookie}"
+        );
+        let (_, key) = body.split_once("/#key=").unwrap();
+        Browser {
+            port: self.port,
+            cookie: cookie.split(';').next().unwrap().to_owned(),
+            key: key.split('"').next().unwrap().to_owned(),
+        }
+    }
+}
+
+impl Drop for Dashboard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn send(port: u16, method: &str, path: &str, fields: &str, body: &str) -> (Head, String) {
+    let mut wire = Wire::connect(([127, 0, 0, 1], port).into()).await;
+    let length = body.len();
+    wire.send(format!(
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
+    ))
+    .await;
+    wire.reply().await
+}
+
+impl Browser {
+    /// The header fields that its requests have.
+    fn fields(&self) -> String {
+        let Self { cookie, key, .. } = self;
+        format!("Cookie: {cookie}\r\nTidegate-Dashboard: {key}\r\n")
+    }
+
+    async fn get(&self, path: &str) -> (Head, String) {
+        send(self.port, "GET", path, &self.fields(), "").await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let origin = format!("Origin: http://127.0.0.1:{}\r\n", self.port);
+        let fields = self.fields() + &origin;
+        let (head, answer) = send(self.port, "POST", path, &fields, &body.to_string()).await;
+        (head.status(), serde_json::from_str(&answer).unwrap())
+    }
+
+    /// Begins to read the event stream after the event with this id.
+    async fn events(&self, last: Option<&str>) -> Events {
+        let mut wire = Wire::connect(([127, 0, 0, 1], self.port).into()).await;
+        let last = last.map(|id| format!("Last-Event-ID: {id}\r\n"));
+        let (port, fields, last) = (self.port, self.fields(), last.unwrap_or_default());
+        wire.send(format!(
+            "GET /events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{fields}{last}\r\n"
+        ))
+        .await;
+        let head = wire.head().await;
+        assert_eq!(head.value("content-type"), Some("text/event-stream"));
+        Events(wire)
+    }
+}
+
+/// An open event stream.
+struct Events(Wire);
+
+/// An event of it.
+struct Received {
+    id: String,
+    data: Value,
+}
+
+impl Events {
+    async fn next(&mut self) -> Received {
+        // The server sends each event as one chunk.
+        let chunk = within("an event", self.0.chunk()).await.unwrap();
+        let text = String::from_utf8(chunk).unwrap();
+        let field = |name: &str| {
+            let lines = text.lines();
+            let mut values = lines.filter_map(|line| line.strip_prefix(name));
+            values.next().unwrap().to_owned()
+        };
+        assert!(text.ends_with("\n\n"), "{text}");
+        Received {
+            id: field("id: "),
+            data: serde_json::from_str(&field("data: ")).unwrap(),
+        }
+    }
+
+    /// Waits for a state in which this holds.
+    async fn until(&mut self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        within(what, async {
+            loop {
+                let state = self.next().await.data["state"].take();
+                if condition(&state) {
+                    return state;
+                }
+            }
+        })
+        .await
+    }
+}
+
+async fn start(options: &[&str]) -> (Echo, crate::harness::proxy::Proxy, Operator, Dashboard) {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let dashboard = Dashboard::start(&operator, options).await;
+    (echo, proxy, operator, dashboard)
+}
+
+#[tokio::test]
+async fn the_address_works_once_and_everything_else_needs_what_it_gave() {
+    let (_echo, _proxy, _operator, dashboard) = start(&[]).await;
+    let everything = [
+        "/",
+        "/page.css",
+        "/page.js",
+        "/events",
+        "/abilities",
+        "/v1/status",
+    ];
+    for path in everything {
+        assert_eq!(dashboard.get(path, "").await.0.status(), 401, "{path}");
+    }
+    let (head, _) = dashboard.get("/enter?secret=wrong", "").await;
+    assert_eq!(head.status(), 403);
+    let early = "Sec-Purpose: prefetch\r\n";
+    assert_eq!(
+        dashboard.get(&dashboard.entrance, early).await.0.status(),
+        503
+    );
+    let browser = dashboard.open().await;
+    let (head, text) = dashboard.get(&dashboard.entrance, "").await;
+    assert_eq!(head.status(), 403);
+    assert!(text.contains("was opened before"), "{text}");
+    assert_eq!(head.value("set-cookie"), None);
+
+    let cookie = format!("Cookie: {}\r\n", browser.cookie);
+    let key = format!("Tidegate-Dashboard: {}\r\n", browser.key);
+    for path in everything {
+        let is_file = path == "/" || path.starts_with("/page");
+        let with_cookie = dashboard.get(path, &cookie);
+        let with_key = dashboard.get(path, &key).await.0.status();
+        assert_eq!(with_key, 401, "{path}: the key alone");
+        if is_file {
+            assert_eq!(with_cookie.await.0.status(), 200, "{path}");
+        } else {
+            assert_eq!(
+                with_cookie.await.0.status(),
+                401,
+                "{path}: the cookie alone"
+            );
+        }
+    }
+    assert_eq!(browser.get("/v1/status").await.0.status(), 200);
+    assert_eq!(browser.get("/other").await.0.status(), 404);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_and_other_names_are_refused() {
+    let (_echo, _proxy, _operator, dashboard) = start(&["--steer"]).await;
+    let browser = dashboard.open().await;
+    let (port, own) = (dashboard.port, browser.fields());
+    let status = |host: String, fields: String| async move {
+        let mut wire = Wire::connect(([127, 0, 0, 1], port).into()).await;
+        let request = format!("GET /v1/status HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
+        wire.send(request).await;
+        wire.reply().await.0.status()
+    };
+    let at = |host: &str| format!("{host}:{port}");
+    for host in ["127.0.0.1", "localhost"] {
+        assert_eq!(status(at(host), own.clone()).await, 200, "{host}");
+        let origin = format!("{own}Origin: http://{host}:{port}\r\n");
+        assert_eq!(status(at(host), origin).await, 200, "{host}");
+    }
+    // A name of an attacker that resolves to this address, and other ports of this machine.
+    for host in ["attacker.example", "127.0.0.2", "[::1]"] {
+        assert_eq!(status(at(host), own.clone()).await, 403, "{host}");
+    }
+    assert_eq!(status("127.0.0.1".to_owned(), own.clone()).await, 403);
+    let foreign = [
+        "Origin: http://attacker.example",
+        "Origin: null",
+        "Origin: http://127.0.0.1:1",
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+    ];
+    for field in foreign {
+        let fields = format!("{own}{field}\r\n");
+        assert_eq!(status(at("127.0.0.1"), fields).await, 403, "{field}");
+    }
+    let body = json!({ "endpoint": "x" }).to_string();
+    let path = "/v1/endpoints/drain";
+    let (head, _) = send(port, "POST", path, &own, &body).await;
+    assert_eq!(head.status(), 403, "without an origin");
+    let (status, answer) = browser.post(path, &json!({ "endpoint": "x" })).await;
+    assert_eq!(status, 404, "it reaches the admin interface: {answer}");
+}
+
+#[tokio::test]
+async fn it_only_shows_unless_it_may_steer() {
+    let (echo, proxy, operator, dashboard) = start(&[]).await;
+    let browser = dashboard.open().await;
+    let (_, abilities) = browser.get("/abilities").await;
+    assert_eq!(abilities, r#"{"steer":false}"#);
+    let endpoint = json!({ "endpoint": echo.address.to_string() });
+    let (status, answer) = browser.post("/v1/endpoints/drain", &endpoint).await;
+    assert_eq!(status, 403);
+    assert!(
+        answer["error"].as_str().unwrap().contains("--steer"),
+        "{answer}"
+    );
+    let all = json!({ "all": true });
+    assert_eq!(browser.post("/v1/tunnels/close", &all).await.0, 403);
+    assert_eq!(
+        browser
+            .post("/v1/revoke", &json!({ "subject": "a" }))
+            .await
+            .0,
+        403
+    );
+    // What only reads.
+    let explained = json!({ "url": format!("ws://x.example:{}/a", proxy.address().port()) });
+    let (status, answer) = browser.post("/v1/explain", &explained).await;
+    assert_eq!((status, &answer["route"]), (200, &json!("main")));
+    assert_eq!(browser.get("/v1/reload/plan").await.0.status(), 200);
+    let (head, error) = browser.get("/v1/tunnels?sort=x").await;
+    assert_eq!(head.status(), 400, "its refusals are passed on: {error}");
+    let state = &operator.get("/v1/upstreams").await[0]["endpoints"][0]["state"];
+    assert_eq!(state, "up");
+    drop(dashboard);
+
+    let dashboard = Dashboard::start(&operator, &["--steer"]).await;
+    let browser = dashboard.open().await;
+    let (status, answer) = browser.post("/v1/endpoints/drain", &endpoint).await;
+    assert_eq!(
+        (status, &answer["endpoint"]["state"]),
+        (200, &json!("drained"))
+    );
+    let mut tunnels = Vec::new();
+    browser.post("/v1/endpoints/undrain", &endpoint).await;
+    for _ in 0..3 {
+        tunnels.push(proxy.tunnel().await);
+    }
+    let (status, closed) = browser.post("/v1/tunnels/close", &all).await;
+    assert_eq!((status, &closed["closed"]), (200, &json!(3)));
+    for (path, body) in [
+        ("/v1/upgrade", json!({})),
+        ("/v1/revoke", json!({ "subject": "a" })),
+    ] {
+        assert_eq!(browser.post(path, &body).await.0, 403, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn files_have_a_policy_and_a_tag() {
+    let (_echo, _proxy, _operator, dashboard) = start(&[]).await;
+    let browser = dashboard.open().await;
+    for (path, content_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+    ] {
+        let (head, text) = browser.get(path).await;
+        assert_eq!(
+            (head.status(), head.value("content-type")),
+            (200, Some(content_type))
+        );
+        let policy = head.value("content-security-policy").unwrap();
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self'; "),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(head.value("x-content-type-options"), Some("nosniff"));
+        assert_eq!(head.value("referrer-policy"), Some("no-referrer"));
+        assert_eq!(head.value("cache-control"), Some("private, no-cache"));
+        assert!(!text.is_empty());
+        let tag = head.value("etag").unwrap();
+        let known = format!("{}If-None-Match: {tag}\r\n", browser.fields());
+        let mut wire = Wire::connect(([127, 0, 0, 1], dashboard.port).into()).await;
+        let host = format!("Host: 127.0.0.1:{}\r\n", dashboard.port);
+        wire.send(format!("GET {path} HTTP/1.1\r\n{host}{known}\r\n"))
+            .await;
+        assert_eq!(wire.head().await.status(), 304);
+        let other = format!("{}If-None-Match: \"other\"\r\n", browser.fields());
+        assert_eq!(dashboard.get(path, &other).await.0.status(), 200);
+    }
+    let (head, _) = browser.get("/v1/status").await;
+    assert_eq!(head.value("cache-control"), Some("no-store"));
+}
+
+#[tokio::test]
+async fn the_stream_shows_what_the_interface_says() {
+    let (_echo, proxy, operator, dashboard) = start(&[]).await;
+    let browser = dashboard.open().await;
+    let mut events = browser.events(None).await;
+    let mut tunnels = Vec::new();
+    for _ in 0..5 {
+        let mut tunnel = proxy.tunnel().await;
+        tunnel.echoes().await;
+        tunnels.push(tunnel);
+    }
+    let carries = |it: &Value| {
+        let link = &it["traffic"]["links"][0];
+        link["tunnels"] == 5 && link["messages_from_client"] == 5
+    };
+    let state = events.until("five tunnels", carries).await;
+    assert_eq!(state["status"]["tunnels"], 5);
+    assert_eq!(
+        (&state["health"], &state["reachable"]),
+        (&json!("good"), &json!(true))
+    );
+    for part in ["upstreams", "traffic", "certificates"] {
+        let now = operator.get(&format!("/v1/{part}")).await;
+        assert_eq!(state[part], now, "{part}");
+    }
+    let link = &state["traffic"]["links"][0];
+    assert_eq!(
+        (&link["opened"], &link["messages_from_endpoint"]),
+        (&json!(5), &json!(5))
+    );
+    assert!(link["handshake_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(state["traffic"]["handshakes"]["opened"], 5);
+    // Rates are those of the second in which something happened.
+    let mut history = browser.events(None).await;
+    let points = history.next().await.data["points"].take();
+    let points = points.as_array().unwrap();
+    let sum = |name: &str| {
+        points
+            .iter()
+            .filter_map(|it| it[name].as_f64())
+            .sum::<f64>()
+    };
+    assert!(
+        sum("handshakes") > 0.0 && sum("messages") > 0.0 && sum("bytes") > 0.0,
+        "{points:?}"
+    );
+    assert_eq!(points.last().unwrap()["tunnels"], 5);
+}
+
+#[tokio::test]
+async fn a_stream_resumes_where_it_broke_off() {
+    let (_echo, _proxy, _operator, dashboard) = start(&[]).await;
+    let browser = dashboard.open().await;
+    let mut events = browser.events(None).await;
+    let first = events.next().await;
+    let second = events.next().await;
+    let times = |event: &Received| -> Vec<u64> {
+        let points = event.data["points"].as_array().unwrap().iter();
+        points.map(|it| it["at"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(times(&second).len(), 1);
+    drop(events);
+    // After the first one: the second comes again, with what has happened meanwhile.
+    let resumed = browser.events(Some(&first.id)).await.next().await;
+    assert_eq!(times(&resumed)[0], times(&second)[0]);
+    // A page that is loaded again gets everything.
+    let whole = browser.events(None).await.next().await;
+    assert_eq!(times(&whole)[..times(&first).len()], times(&first));
+    assert!(times(&whole).len() > times(&first).len());
+    // An id of another run of the command means nothing.
+    let other = browser.events(Some("1-1-1")).await.next().await;
+    assert_eq!(times(&other)[0], times(&whole)[0]);
+}
+
+#[tokio::test]
+async fn problems_have_a_beginning_and_an_end() {
+    let dead = unused_address().await;
+    let echo = Echo::start("echo").await;
+    let config = simple(&[echo.address, dead]).replace(
+        "endpoints =",
+        "health = { tcp = {}, interval = \"100ms\", fall = 1 }\nendpoints =",
+    );
+    let (mut proxy, operator) = Operator::start(&config).await;
+    proxy.logged("endpoint down").await;
+    let dashboard = Dashboard::start(&operator, &["--steer"]).await;
+    let browser = dashboard.open().await;
+    let mut events = browser.events(None).await;
+    let warned = |it: &Value| it["health"] == "warning";
+    let state = events.until("a warning", warned).await;
+    let problem = &state["problems"][0];
+    let what = problem["what"].as_str().unwrap();
+    assert!(
+        what.starts_with("1 of 2 endpoints of upstream main is out of rotation: "),
+        "{what}"
+    );
+    assert!(what.contains(&dead.to_string()), "{what}");
+    assert!(problem["since"].as_u64().unwrap() <= state["at"].as_u64().unwrap());
+    assert!(!problem["cure"].as_str().unwrap().is_empty());
+
+    let _tunnel = proxy.tunnel().await;
+    let endpoint = json!({ "endpoint": echo.address.to_string() });
+    assert_eq!(browser.post("/v1/endpoints/drain", &endpoint).await.0, 200);
+    let state = events
+        .until("nothing left", |it| it["health"] == "critical")
+        .await;
+    let progress = &state["progress"][0];
+    assert_eq!(
+        (&progress["from"], &progress["left"]),
+        (&json!(1), &json!(1))
+    );
+    browser.post("/v1/endpoints/undrain", &endpoint).await;
+    events.until("a warning again", warned).await;
+
+    proxy.signal(Signal::KILL);
+    proxy.died().await;
+    let state = events
+        .until("no response", |it| it["reachable"] == false)
+        .await;
+    assert_eq!(state["health"], "critical");
+    assert_eq!(state["status"]["endpoints"], 2, "the last figures stay");
+    let history = browser.events(None).await.next().await;
+    let texts: Vec<&str> = history.data["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["text"].as_str().unwrap())
+        .collect();
+    let drained = format!("endpoint {} of main is drained", echo.address);
+    assert!(
+        texts.iter().any(|text| text.starts_with(&drained)),
+        "{texts:?}"
+    );
+}
+
+#[tokio::test]
+async fn it_ends_with_a_signal_and_says_why_it_does_not_begin() {
+    let (_echo, proxy, operator, mut dashboard) = start(&[]).await;
+    let port = dashboard.port.to_string();
+    let taken = operator.run(&["dashboard", "--port", &port]).await;
+    assert_eq!(taken.code, 3);
+    assert!(
+        taken.err.contains("cannot serve the page on 127.0.0.1:"),
+        "{}",
+        taken.err
+    );
+    kill_process(Pid::from_child(&dashboard.child), Signal::TERM).unwrap();
+    let mut status = None;
+    until("the end", || {
+        status = dashboard.child.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert!(status.unwrap().success());
+    let unreached = command(&["dashboard"], "127.0.0.1:1", None).await;
+    assert_eq!(unreached.code, 6, "{}", unreached.err);
+    let denied = command(&["dashboard"], operator.address(), None).await;
+    assert_eq!(denied.code, 7, "{}", denied.err);
+    drop(proxy);
+}
+
+#[tokio::test]
+async fn an_endpoint_shows_its_slow_start() {
+    let echo = Echo::start("echo").await;
+    let config = settings(&[echo.address], "", "")
+        .replace("endpoints =", "slow_start = \"1h\"\nendpoints =");
+    let (proxy, operator) = Operator::start(&config).await;
+    let endpoint = json!({ "endpoint": echo.address.to_string() });
+    let shown = || async { operator.get("/v1/upstreams").await[0]["endpoints"][0].clone() };
+    assert_eq!(shown().await["slow_start"], Value::Null);
+    operator.post("/v1/endpoints/drain", &endpoint).await;
+    assert_eq!(
+        shown().await["slow_start"],
+        Value::Null,
+        "not while it is drained"
+    );
+    operator.post("/v1/endpoints/undrain", &endpoint).await;
+    assert_eq!(shown().await["slow_start"], 0.1);
+    drop(proxy);
+}
