@@ -3,6 +3,7 @@
 //
 //   node dashboard.mjs TIDEGATE                    # the checks
 //   node dashboard.mjs TIDEGATE --pictures FOLDER  # and pictures of each view
+//   node dashboard.mjs TIDEGATE --picture FILE     # the picture for the documents: five minutes of a busy fleet
 
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -13,7 +14,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { WebSocketServer } from 'ws'
 import { openPage } from './chromium.mjs'
-import { equal, freePort, listens, main, start, until } from './process.mjs'
+import { endAll, equal, freePort, listens, main, start, until } from './process.mjs'
 
 const [tidegate, option, pictures] = process.argv.slice(2)
 const folder = mkdtempSync(join(tmpdir(), 'dashboard-'))
@@ -158,7 +159,8 @@ function complaints({ heard }) {
 
 async function accessible(page, what) {
   if (!await page.evaluate("typeof axe === 'object'")) await page.evaluate(axe)
-  const found = JSON.parse(await page.evaluate(`axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
+  // Rows of a table are alike.
+  const found = JSON.parse(await page.evaluate(`axe.run({ exclude: [['tbody tr:nth-child(n+20)']] }, { resultTypes: ['violations'] }).then(({ violations }) =>
     JSON.stringify(violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.slice(0, 3).map((it) => it.html + ' ' + it.failureSummary) }))))`))
   const serious = found.filter(({ impact }) => ['serious', 'critical'].includes(impact))
   equal(JSON.stringify(serious, null, 1), '[]', `axe: ${what}`)
@@ -188,6 +190,96 @@ async function said() {
 
 /** The same with sorted keys, for a comparison. */
 const sorted = (value) => JSON.stringify(value, (_, it) => (it && typeof it === 'object' && !Array.isArray(it) ? Object.fromEntries(Object.entries(it).sort()) : it))
+
+/** A frame of this text, as a client sends it. */
+const masked = (text, opcode = 1) => Buffer.concat([Buffer.from([0x80 | opcode, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text, 'latin1')])
+
+/** Clients that come, talk and leave for five minutes, while an endpoint is drained and another one fails. */
+async function takePicture(file) {
+  const names = ['chat-1', 'chat-2', 'chat-3', 'chat-4', 'game-1', 'game-2', 'game-3']
+  const echoes = Object.fromEntries(names.map((name) => [name, new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false })]))
+  for (const echo of Object.values(echoes)) {
+    echo.on('connection', (it) => { it.on('message', (data) => it.send(data)); it.on('error', () => {}) })
+    await until('an echo', () => echo.address())
+  }
+  expiring()
+  const [port, tls] = [await freePort(), await freePort()]
+  const of = (kind) => names.filter((name) => name.startsWith(kind)).map((name) => `{ address = "127.0.0.1:${echoes[name].address().port}", name = "${name}" }`).join(', ')
+  start(tidegate, ['run', '--config', write('tidegate.toml', `
+[server]
+access_log.to = "off"
+[admin]
+bind = "unix:${socket}"
+[listener.public]
+bind = ["127.0.0.1:${port}"]
+[listener.secure]
+bind = ["127.0.0.1:${tls}"]
+tls.certificates = [{ cert = "chat.pem", key = "chat.key" }]
+[[route]]
+name = "chat"
+path_prefix = "/chat"
+upstream = "chat"
+[[route]]
+name = "games"
+path_prefix = "/games"
+upstream = "games"
+[upstream.chat]
+endpoints = [${of('chat')}]
+slow_start = "2m"
+health = { tcp = {}, interval = "1s", timeout = "900ms", fall = 2 }
+[upstream.games]
+endpoints = [${of('game')}]
+health = { tcp = {}, interval = "1s", timeout = "900ms", fall = 2 }
+`)])
+  await until('tidegate', () => listens(port))
+  const page = await openDashboard('picture')
+  await page.size(1280, 800)
+  const begin = Date.now()
+  const elapsed = () => (Date.now() - begin) / 1000
+  const open = new Set()
+  const later = setInterval(async () => {
+    const wave = 1 + Math.sin(elapsed() / 25) / 2
+    for (let place = 0; place < 3 * wave && open.size < 900; place += 1) {
+      const client = await opened(port, `/${Math.random() < 0.7 ? 'chat/room' : 'games/match'}-${Math.floor(Math.random() * 40)}`).catch(() => null)
+      if (client?.status !== 101) continue
+      open.add(client.stream)
+      client.stream.on('data', (data) => { if ((data[0] & 0x0f) === 8) client.stream.destroy() })
+      client.stream.on('close', () => open.delete(client.stream))
+    }
+    if (Math.random() < 0.02) (await opened(port, '/elsewhere').catch(() => null))?.stream.destroy()
+    for (const stream of open) {
+      const chance = Math.random()
+      if (chance < 0.08 * wave) stream.write(masked('x'.repeat(20 + Math.floor(Math.random() * 90))))
+      else if (chance > 0.9993) stream.write(masked('\u0003\u00e8', 8))
+      else if (chance > 0.9991) stream.destroy()
+    }
+  }, 100)
+  const at = (seconds) => until(`${seconds} s`, () => elapsed() > seconds, 400_000)
+  await at(170)
+  const drained = `127.0.0.1:${echoes['chat-2'].address().port}`
+  await admin('/v1/endpoints/drain', { endpoint: drained })
+  await at(180)
+  await admin('/v1/tunnels/close', { filter: { endpoint: drained }, over: '4m' })
+  await at(230)
+  echoes['game-3'].close()
+  for (const client of echoes['game-3'].clients) client._socket.resetAndDestroy()
+  await at(260)
+  await admin('/v1/endpoints/drain', { endpoint: `127.0.0.1:${echoes['chat-4'].address().port}` })
+  await at(262)
+  await admin('/v1/endpoints/undrain', { endpoint: `127.0.0.1:${echoes['chat-4'].address().port}` })
+  await at(300)
+  await page.send('Emulation.setDeviceMetricsOverride', { width: 1280, height: 800, deviceScaleFactor: 1.5, mobile: false })
+  const { data } = await page.send('Page.captureScreenshot', { format: 'webp', quality: 70 })
+  writeFileSync(file, Buffer.from(data, 'base64'))
+  clearInterval(later)
+  await page.close()
+}
+
+if (option === '--picture') {
+  await takePicture(pictures)
+  await endAll(false)
+  process.exit()
+}
 
 await main(async (check) => {
   const fleet = await startFleet()
@@ -256,8 +348,9 @@ await main(async (check) => {
       seen.observe({ entryTypes: ['longtask'] })
       setTimeout(() => done(most), 4000)
     })`)
-    console.log(`    longest task: ${Math.round(longest)} ms`)
-    equal(longest < 300, true, `${longest} ms`)
+    const drawing = await page.evaluate('Math.max(...Array.from({ length: 20 }, () => { const begin = performance.now(); draw(); return performance.now() - begin }))')
+    console.log(`    longest task over 50 ms: ${Math.round(longest)} ms; drawing: ${drawing.toFixed(1)} ms`)
+    equal(longest < 300 && drawing < 100, true, `${longest} ms, ${drawing} ms`)
   })
 
   await check('without --steer there is nothing to change', async () => {
@@ -310,6 +403,8 @@ await main(async (check) => {
     const of = endpoints.find((it) => it.endpoint === other).tunnels
     await until('those of an endpoint', async () => Math.abs(await matched() - of) < 5)
     await steering.press('#list tbody .open')
+    await until('its details', async () => (await steering.text('#dialog-body'))?.includes('chat.example.com'))
+    await accessible(steering, 'details')
     await answer('#dialog-yes')
     await until('the second question', async () => (await steering.text('#dialog-title')) === 'Close this one?' && steering.evaluate("document.getElementById('dialog').open"))
     await steering.press('#dialog-yes')

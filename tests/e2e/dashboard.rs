@@ -482,6 +482,10 @@ async fn problems_have_a_beginning_and_an_end() {
         .iter()
         .map(|it| it["text"].as_str().unwrap())
         .collect();
+    assert!(
+        !texts.iter().any(|text| text.starts_with("over: ")),
+        "the endpoint is still down: {texts:?}"
+    );
     let drained = format!("endpoint {} of main is drained", echo.address);
     assert!(
         texts.iter().any(|text| text.starts_with(&drained)),

@@ -24,8 +24,8 @@ type ReasonCounts = BTreeMap<String, u64>;
 pub(super) struct Digest {
     /// The latest reading, and when it was made.
     latest: Option<(Reading, u64)>,
-    /// When each problem was first seen, by its subject.
-    since: BTreeMap<String, u64>,
+    /// When each problem was first seen, and what it was last, by its subject.
+    since: BTreeMap<String, (u64, String)>,
     progress: ProgressTracker,
     under_way: Vec<Progress>,
     /// Rejections and ends at earlier times.
@@ -43,7 +43,12 @@ impl Digest {
 
     fn unreached(&mut self, why: &str, now: u64) -> Sample {
         let mut events = Vec::new();
-        let found = self.dated(vec![Problem::unreached(why)], now, &mut events);
+        let mut found = vec![Problem::unreached(why)];
+        // What was wrong is not over only because it cannot be seen.
+        if let Some((reading, at)) = &self.latest {
+            found.extend(problems(reading, *at));
+        }
+        let found = self.dated(found, now, &mut events);
         let point = HistoryPoint {
             at: now,
             ..HistoryPoint::default()
@@ -93,8 +98,7 @@ impl Digest {
         }
     }
 
-    /// Problems with the time since when they are there, the longest first among equals; notes which are new and
-    /// which are over.
+    /// Problems with the time since when they are there; notes which are new and which are over.
     fn dated(
         &mut self,
         mut found: Vec<Problem>,
@@ -103,7 +107,7 @@ impl Digest {
     ) -> Vec<Problem> {
         let mut since = BTreeMap::new();
         for problem in &mut found {
-            let first_seen = self.since.get(&problem.subject).copied();
+            let first_seen = self.since.get(&problem.subject).map(|(at, _)| *at);
             if first_seen.is_none() {
                 events.push(PageEvent {
                     at: now,
@@ -113,17 +117,18 @@ impl Digest {
             }
             let seen = first_seen.unwrap_or(now);
             problem.since = problem.since.min(seen);
-            since.insert(problem.subject.clone(), seen);
+            since.insert(problem.subject.clone(), (seen, problem.what.clone()));
         }
-        for subject in self.since.keys().filter(|it| !since.contains_key(*it)) {
-            events.push(PageEvent {
-                at: now,
-                kind: EventKind::Good,
-                text: format!("over: {subject}"),
-            });
+        for (subject, (_, what)) in &self.since {
+            if !since.contains_key(subject) {
+                events.push(PageEvent {
+                    at: now,
+                    kind: EventKind::Good,
+                    text: format!("over: {what}"),
+                });
+            }
         }
         self.since = since;
-        found.sort_by_key(|it| (it.level, it.since));
         found
     }
 

@@ -9,6 +9,8 @@ const HISTORY = 300_000;
 /** Readings of links that are kept: rates need five seconds of them, latencies a minute. */
 const KEPT_READINGS = 61;
 const RATE_SECONDS = 5;
+/** The time without news after which the figures count as old: the command waits five seconds for a response. */
+const LATE = 12_000;
 /** Tunnels on a page of the list. */
 const PAGE_LENGTH = 100;
 const MAX_LISTED = 10_000;
@@ -67,7 +69,7 @@ function orNone(list, text) {
   const none = list.querySelector(":scope > .empty");
   const has = list.children.length > (none ? 1 : 0);
   if (has && none) none.remove();
-  if (!has && !none) list.append(el(list.tagName === "TBODY" ? "tr" : "li", { className: "empty" }, list.tagName === "TBODY" ? el("td", { colSpan: 2 }, text) : text));
+  if (!has && !none) list.append(el(list.tagName === "TBODY" ? "tr" : "li", { className: "empty" }, list.tagName === "TBODY" ? el("td", { colSpan: 3 }, text) : text));
 }
 
 // Figures
@@ -162,7 +164,7 @@ function summed(rates, select) {
 // The overview
 
 function showHealth() {
-  const late = heardAt && Date.now() - heardAt > 5000;
+  const late = heardAt && Date.now() - heardAt > LATE;
   const problems = late
     ? [{ level: "critical", what: `no news from \`tidegate dashboard\` since ${clock(heardAt)}`, cure: "Check that the command still runs. The figures below are the last ones.", since: heardAt }]
     : state.problems;
@@ -173,6 +175,8 @@ function showHealth() {
   const [first, ...others] = problems;
   const line = ({ what, cure, since }) => `${what}, since ${clock(since)} (${duration((Date.now() - since) / 1000)}). ${cure}`;
   const status = state.status;
+  // The line itself has a time that moves on: a screen reader gets only what is new.
+  setText(at("health-news"), first ? `${words[health].slice(2)}: ${first.what}` : words[health].slice(2));
   setText(at("health-text"), first ? line(first) : `Nothing is wrong: ${status.endpoints_up} of ${plural(status.endpoints, "endpoint")} in rotation, ${plural(status.connections, "connection")} of at most ${count(status.max_connections)}.`);
   const more = at("health-more");
   more.hidden = others.length === 0;
@@ -245,7 +249,7 @@ function why(endpoint) {
   if (endpoint.why) parts.push(endpoint.why);
   if (endpoint.down_seconds != null) parts.push(`for ${duration(endpoint.down_seconds)}`);
   if (endpoint.back_in_seconds != null) parts.push(`back in ${duration(endpoint.back_in_seconds)}`);
-  if (endpoint.slow_start != null) parts.push(`slow start: gets ${Math.round(endpoint.slow_start * 100)} % of its share`);
+  if (endpoint.slow_start != null) parts.push(`gets ${Math.round(endpoint.slow_start * 100)} % of its share`);
   if (endpoint.state === "up" && endpoint.check_error) parts.push(`latest health check failed: ${endpoint.check_error}`);
   if (endpoint.state === "up" && endpoint.connect_error) parts.push(`latest connection failed: ${endpoint.connect_error}`);
   if (endpoint.backup) parts.push("backup");
@@ -355,8 +359,10 @@ function showProgress() {
 function showReasons(id, recent, total) {
   const body = at(id).tBodies[0];
   const rows = Object.entries(total).map(([reason, all]) => ({ reason, all, recent: recent?.[reason] ?? 0 })).sort((a, b) => b.recent - a.recent || b.all - a.all);
-  keyed(body, rows, (it) => it.reason, (it) => el("tr", {}, el("th", { scope: "row" }, it.reason), el("td")), (row, it) => {
-    setText(row.lastElementChild, it.recent ? `+${count(it.recent)} · ${count(it.all)}` : count(it.all));
+  keyed(body, rows, (it) => it.reason, (it) => el("tr", {}, el("th", { scope: "row" }, it.reason), el("td"), el("td")), (row, it) => {
+    setText(row.children[1], it.recent ? `+${rate(it.recent)}` : "");
+    setText(row.children[2], rate(it.all));
+    setAttribute(row, "title", `${it.reason}: ${count(it.recent)} since ${clock(state.recent?.since ?? state.at)}, ${count(it.all)} since the start`);
     setAttribute(row, "data-reason", it.reason);
     setAttribute(row, "data-count", String(it.all));
   });
@@ -804,5 +810,5 @@ at("plan").onclick = plan;
 addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", () => { if (state) draw(); });
 setInterval(() => { if (view() === "tunnels" && at("again").checked && !document.hidden && !at("dialog").open) list(); }, 5000);
-setInterval(() => { if (state && Date.now() - heardAt > 5000) showHealth(); }, 1000);
+setInterval(() => { if (state && Date.now() - heardAt > LATE) showHealth(); }, 1000);
 begin();
