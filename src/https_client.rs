@@ -69,6 +69,12 @@ pub enum HttpsClientError {
         #[source]
         error: ResolveError,
     },
+    /// The client has no TLS.
+    #[error("`{host}` is asked without TLS only")]
+    NoTls {
+        /// The host.
+        host: Box<str>,
+    },
     /// None of the addresses accepts a connection.
     #[error("cannot connect to `{host}`: {error}")]
     Connect {
@@ -115,7 +121,8 @@ pub enum HttpsClientError {
 #[derive(Debug, Clone)]
 pub struct HttpsClient {
     connector: Connector,
-    tls: Arc<ClientConfig>,
+    /// `None` if it asks without TLS only.
+    tls: Option<Arc<ClientConfig>>,
     counters: Arc<ClientCounters>,
     timeout: Duration,
     is_plain_allowed: bool,
@@ -139,11 +146,22 @@ impl HttpsClient {
         })?;
         Ok(Self {
             connector,
-            tls,
+            tls: Some(tls),
             counters,
             timeout: REQUEST_TIMEOUT,
             is_plain_allowed: false,
         })
+    }
+
+    /// A client for `http` URLs alone, which needs no CA certificates.
+    pub fn without_tls(connector: Connector, counters: Arc<ClientCounters>) -> Self {
+        Self {
+            connector,
+            tls: None,
+            counters,
+            timeout: REQUEST_TIMEOUT,
+            is_plain_allowed: true,
+        }
     }
 
     /// Accepts `http` URLs, too.
@@ -191,12 +209,19 @@ impl HttpsClient {
         deadline: Instant,
     ) -> Result<Response<Bytes>, HttpsClientError> {
         let request = prepared(request, origin)?;
+        let tls = match (&origin.tls_name, &self.tls) {
+            (None, _) => None,
+            (Some(name), Some(tls)) => Some((name.clone(), Arc::clone(tls))),
+            (Some(_), None) => {
+                let host = origin.host.clone();
+                return Err(HttpsClientError::NoTls { host });
+            }
+        };
         let socket = self.connect(origin, deadline).await?;
-        let Some(name) = &origin.tls_name else {
+        let Some((name, tls)) = tls else {
             return exchange(origin, socket, request).await;
         };
-        let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let secured = connector.connect(name.clone(), socket).await;
+        let secured = TlsConnector::from(tls).connect(name, socket).await;
         let stream = secured.map_err(|error| HttpsClientError::Tls {
             host: origin.host.clone(),
             error,

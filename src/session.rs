@@ -25,6 +25,7 @@ mod relay;
 mod routed;
 mod shared_limits;
 mod trace;
+mod traced_tunnels;
 mod service_desk;
 mod shared_connection;
 mod stream_record;

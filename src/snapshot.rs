@@ -16,7 +16,7 @@ use self::reserved_fields::ReservedFields;
 use crate::auth::Authenticator;
 use crate::auth::issuer_keys::IssuerKeys;
 use crate::config::model::{
-    self, Config, DisplacementPolicy, LeadsTo, SharedLimitConfig, TunnelLimits,
+    self, Config, DisplacementPolicy, LeadsTo, SharedLimitConfig, TracesConfig, TunnelLimits,
 };
 use crate::net::tls::TlsError;
 use crate::protocol::rejection::Rejection;
@@ -32,6 +32,8 @@ use crate::upstream::registry::Registry;
 pub struct Snapshot {
     /// Process-wide settings.
     pub server: model::ServerConfig,
+    /// Where spans go, if they go anywhere.
+    pub traces: Option<Arc<TracesConfig>>,
     table: RouteTable,
     routes: Vec<Arc<Route>>,
     /// Positions in `routes`.
@@ -190,6 +192,7 @@ impl Snapshot {
         let names = config.routes.iter().enumerate();
         Ok(Self {
             server: config.server.clone(),
+            traces: config.traces.clone(),
             table: RouteTable::new(&config.routes),
             routes: routes?,
             by_name: names

@@ -18,7 +18,7 @@ use tidegate::protocol::http2_head::{StreamKind, of_switch, response, to_http1};
 use tidegate::protocol::rejection::Rejection;
 use tidegate::protocol::sticky_cookie::cookie_value;
 use tidegate::protocol::target::Target;
-use tidegate::protocol::trace_context::TraceId;
+use tidegate::protocol::trace_context::TraceContext;
 
 const MAX_FIELDS: usize = 100;
 
@@ -216,7 +216,7 @@ fn check_cookies(before: &HeaderMap, parts: &Parts) {
     let query = parts.uri.query();
     let found = Credential::find(&sources, &parts.headers, query);
     assert_eq!(found, Credential::find(&sources, before, query));
-    let trace = |headers| TraceId::of(headers).map(|id| id.to_string());
+    let trace = |headers| TraceContext::of(headers).map(|it| it.trace.to_string());
     assert_eq!(trace(before), trace(&parts.headers));
 }
 

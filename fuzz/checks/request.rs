@@ -17,7 +17,7 @@ use tidegate::protocol::rejection::Rejection;
 use tidegate::protocol::request_key::KeyTraits;
 use tidegate::protocol::sticky_cookie::cookie_value;
 use tidegate::protocol::target::Target;
-use tidegate::protocol::trace_context::TraceId;
+use tidegate::protocol::trace_context::TraceContext;
 use tidegate::route::{self, RouteQuery, RouteTable};
 use tidegate::session::affinity;
 use tidegate::upstream::group::Upstream;
@@ -182,7 +182,7 @@ fn check_fields(headers: &HeaderMap) {
         let mut lines = headers.get_all(http::header::COOKIE).iter();
         assert!(lines.any(|line| line.len() >= "sid=".len() + value.len()));
     }
-    let _ = (TraceId::of(headers), framing_error(headers));
+    let _ = (TraceContext::of(headers), framing_error(headers));
     let id = HeaderName::from_static("x-request-id");
     if let Some(id) = edit::request_id(headers, &id) {
         assert!((1..=128).contains(&id.len()));

@@ -10,6 +10,7 @@ mod listener;
 mod request_key;
 mod route;
 mod server;
+mod traces;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -176,6 +177,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     let config = Config {
         server: builder.server(&server),
         admin: builder.admin(&root.section("admin")),
+        traces: builder.traces(root),
         acme: builder.authorities,
         auth,
         listeners,
@@ -349,22 +351,6 @@ impl Builder<'_> {
     fn files(&self, section: &Section, name: &str) -> Vec<Located<PathBuf>> {
         let list = section.list(name);
         list.iter().filter_map(|at| self.file_at(at)).collect()
-    }
-
-    /// `host`: the value of a `Host` header.
-    fn host_header(&mut self, section: &Section) -> Option<Box<str>> {
-        let text = section.text("host")?;
-        if text
-            .parse::<http::uri::Authority>()
-            .is_ok_and(|it| !it.as_str().contains('@'))
-        {
-            return Some(text.into());
-        }
-        let message = format!(
-            "`{text}` is not a valid host; use e.g. `chat.internal` or `chat.internal:9000`"
-        );
-        self.error(Code::Value, section.written("host")?, &message);
-        None
     }
 
     fn error(&mut self, code: Code, at: &Located<ConfigValue>, message: &str) {

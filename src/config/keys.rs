@@ -17,6 +17,7 @@ mod listener;
 mod request_key;
 mod route;
 mod server;
+mod traces;
 mod upstream;
 
 pub(in crate::config) use self::bounds::grouped;
@@ -36,6 +37,7 @@ pub const ROOT: KeyTable = KeyTable {
         .shown(r#"include = ["conf.d/*.toml"]"#),
         table("server", &server::SERVER),
         table("admin", &admin::ADMIN),
+        optional_table("traces", &traces::TRACES),
         key(
             "acme",
             ValueKind::Map(&ValueKind::Table(&acme::ACME)),

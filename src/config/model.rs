@@ -24,6 +24,7 @@ mod route;
 mod secret;
 mod server;
 mod shared_limit;
+mod traces;
 mod trust;
 mod upstream;
 
@@ -61,6 +62,7 @@ pub use self::route::{
 pub use self::secret::Secret;
 pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
 pub use self::shared_limit::{MissingKey, SharedLimitConfig, WhenFull};
+pub use self::traces::{DecidingCallers, TracesConfig};
 pub use self::trust::{Access, Family, Net, Nets, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,
@@ -81,6 +83,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// The admin interface.
     pub admin: Admin,
+    /// Where spans go, if they go anywhere.
+    pub traces: Option<Arc<TracesConfig>>,
     /// The authorities that issue certificates by ACME, in the order of the file.
     pub acme: Vec<Arc<AcmeConfig>>,
     /// The ways to establish the identity of clients, in the order of the file.

@@ -197,13 +197,14 @@ mod tests {
 
     /// The keys for which zero has a meaning, and how it is written. The documentation of each says what
     /// it means.
-    const ZERO_HAS_A_MEANING: [(&str, &str); 8] = [
+    const ZERO_HAS_A_MEANING: [(&str, &str); 9] = [
         ("delay", "`0s`"),
         ("dns_propagation", "`0s`"),
         ("grace", "`0s`"),
         ("leeway", "`0s`"),
         ("max_age_jitter", "`0`"),
         ("min_age", "`0s`"),
+        ("ratio", "`0`"),
         ("spread", "`0s`"),
         ("weight", "`0`"),
     ];

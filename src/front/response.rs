@@ -57,6 +57,7 @@ pub fn log_unserved(connection: &Connection, rejection: Rejection, detail: Optio
         is_handshake: false,
         request_id: None,
         trace: None,
+        span: None,
         method: None,
         host: None,
         path: None,

@@ -1,17 +1,19 @@
 //! The events of sessions in the log: one line when a tunnel opens and one when it ends, one for a
 //! plain request, one for a rejection. The id of the session ties them together.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tracing::field::display;
 
+use super::facts::HandshakeSpan;
+pub use super::facts::{RequestFacts, SessionId, TunnelFacts};
 use super::labels::HandshakeOutcome;
 use super::log::record::LogRecord;
 use super::recorder::{AccessLogTarget, Recorder};
-use super::series::{EndpointSeries, ListenerSeries, RouteSeries};
+use super::series::{EndpointSeries, RouteSeries};
+use super::spans::{self, HandshakeFacts, HandshakeResult};
 use crate::net::stream::Peer;
 use crate::protocol::client_protocol::ClientProtocol;
 use crate::protocol::rejection::Rejection;
@@ -68,33 +70,6 @@ macro_rules! fields {
     };
 }
 
-/// The id of a session: unique in the process, and unlikely to be repeated by another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(pub u64);
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-/// The facts of a tunnel that its log lines contain, apart from how it ended.
-#[derive(Debug)]
-pub struct TunnelFacts {
-    /// The session.
-    pub session: SessionId,
-    /// The client.
-    pub client: Peer,
-    /// The series of its listener, route and endpoint.
-    pub series: Arc<EndpointSeries>,
-    /// The requested host and path, without the query, which may contain secrets.
-    pub target: Box<str>,
-    /// The negotiated subprotocol.
-    pub subprotocol: Option<Box<str>>,
-    /// When the endpoint's 101 came.
-    pub opened: Instant,
-}
-
 impl TunnelFacts {
     /// The subject of a log line, without the fields that are logged only when the tunnel opens.
     fn subject(&self, protocol: ClientProtocol) -> Subject<'_> {
@@ -107,12 +82,6 @@ impl TunnelFacts {
             listener: &self.series.route.listener,
             route: Some(&self.series.route.route),
         }
-    }
-
-    /// The requested host and path.
-    pub fn host_and_path(&self) -> (&str, &str) {
-        let slash = self.target.find('/').unwrap_or(self.target.len());
-        self.target.split_at(slash)
     }
 }
 
@@ -127,11 +96,14 @@ pub struct TunnelOpening<'a> {
     pub request_id: Option<&'a str>,
     /// The trace of the request.
     pub trace: Option<TraceId>,
+    /// The span of the handshake, if it is sampled.
+    pub span: Option<HandshakeSpan>,
 }
 
 /// Records that a tunnel opened.
 pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOpening<'_>) {
-    let EndpointSeries { route, .. } = &*facts.series;
+    let series = &*facts.series;
+    let route = &series.route;
     recorder.counters.tunnels.add(1);
     facts.series.opened.add(1);
     let counted = route.handshakes(HandshakeOutcome::Opened, opening.protocol);
@@ -157,6 +129,21 @@ pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOp
         subprotocol = facts.subprotocol.as_deref(),
         handshake_ms = milliseconds(opening.handshake),
     });
+    if let Some(span) = &opening.span {
+        let facts = HandshakeFacts {
+            session: facts.session,
+            client: facts.client,
+            protocol: opening.protocol,
+            listener: &route.listener,
+            route: Some(&route.route),
+            host: Some(host),
+            path: Some(path),
+            took: opening.handshake,
+        };
+        let leads_to = Some((&*series.upstream, &*series.endpoint));
+        let result = HandshakeResult::answered(HandshakeOutcome::Opened, 101, leads_to);
+        spans::handshake_ended(recorder, span, facts, result);
+    }
 }
 
 /// Records that a tunnel ended.
@@ -254,35 +241,6 @@ pub fn stream_ended(recorder: &Recorder, facts: StreamFacts<'_>, finished: Finis
     });
 }
 
-/// The facts of a request that its log lines contain, whether or not it matched a route.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestFacts<'a> {
-    /// The session.
-    pub session: SessionId,
-    /// The client.
-    pub client: Peer,
-    /// The protocol that it speaks.
-    pub protocol: ClientProtocol,
-    /// The series of its listener.
-    pub listener: &'a ListenerSeries,
-    /// The route, if one matched.
-    pub route: Option<&'a str>,
-    /// Whether the request is a WebSocket handshake.
-    pub is_handshake: bool,
-    /// The request id, if a trusted proxy sent one.
-    pub request_id: Option<&'a str>,
-    /// The trace of the request.
-    pub trace: Option<TraceId>,
-    /// The method, if the request could be parsed.
-    pub method: Option<&'a str>,
-    /// The requested host, if it is valid.
-    pub host: Option<&'a str>,
-    /// The requested path, if it is valid, without the query, which may contain secrets.
-    pub path: Option<&'a str>,
-    /// When the request head had been received.
-    pub started: Instant,
-}
-
 impl<'a> RequestFacts<'a> {
     fn subject(&self) -> Subject<'a> {
         Subject {
@@ -293,6 +251,23 @@ impl<'a> RequestFacts<'a> {
             protocol: self.protocol,
             listener: &self.listener.name,
             route: self.route,
+        }
+    }
+
+    /// Records the span of the handshake, if it is one that is sampled.
+    fn end_span(&self, recorder: &Recorder, result: HandshakeResult<'_>) {
+        if let Some(span) = self.span {
+            let facts = HandshakeFacts {
+                session: self.session,
+                client: self.client,
+                protocol: self.protocol,
+                listener: &self.listener.name,
+                route: self.route,
+                host: self.host,
+                path: self.path,
+                took: self.started.elapsed(),
+            };
+            spans::handshake_ended(recorder, span, facts, result);
         }
     }
 
@@ -307,6 +282,7 @@ pub fn handshake_abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
     let route = facts.counted();
     let counted = route.handshakes(HandshakeOutcome::Abandoned, facts.protocol);
     counted.add(1);
+    facts.end_span(recorder, HandshakeResult::ABANDONED);
     event!(recorder, info, "handshake abandoned", facts.subject(), {
         host = facts.host,
         path = facts.path,
@@ -351,6 +327,7 @@ fn rejected_with(
         let counted = route.handshakes(HandshakeOutcome::Rejected, facts.protocol);
         counted.add(1);
     }
+    facts.end_span(recorder, HandshakeResult::rejected(rejection, status));
     macro_rules! rejected {
         ($level:ident) => {
             event!(recorder, $level, "rejected", facts.subject(), {
@@ -402,6 +379,9 @@ pub fn response_sent(
         let counted = route.handshakes(HandshakeOutcome::Declined, facts.protocol);
         counted.add(1);
     }
+    let leads_to = endpoint.map(|it| (&*it.upstream, &*it.label));
+    let result = HandshakeResult::answered(HandshakeOutcome::Declined, status, leads_to);
+    facts.end_span(recorder, result);
     event!(recorder, info, "request", facts.subject(), {
         upstream = endpoint.map(|endpoint| &*endpoint.upstream),
         endpoint = endpoint.map(|endpoint| &*endpoint.label),

@@ -28,6 +28,7 @@ use crate::net::admission::Admission;
 use crate::net::memory::MemoryFigures;
 use crate::probe::RouteProbes;
 use crate::snapshot::Snapshot;
+use crate::traces::queue::SpanQueue;
 use crate::upstream::connect::Connector;
 use crate::upstream::lookups::LookupCounters;
 
@@ -62,6 +63,8 @@ pub struct MetricSources<'a> {
     pub drained: &'a [(Arc<str>, bool)],
     /// The requests to services that the process depends on.
     pub services: &'a ServiceTraffic,
+    /// Finished spans on their way to the collector.
+    pub spans: &'a SpanQueue,
     /// The orders for certificates so far.
     pub orders: &'a OrderCounters,
     /// The results of the probes of routes.
@@ -75,6 +78,7 @@ pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     process::write_process(&mut metrics, sources);
     certificates::write_certificates(&mut metrics, sources);
     services::write_services(&mut metrics, sources.services);
+    services::write_spans(&mut metrics, sources.spans);
     auth::write_keys(&mut metrics, sources.snapshot);
     listeners::write_listeners(&mut metrics, &gathered);
     listeners::write_drained(&mut metrics, sources.drained);

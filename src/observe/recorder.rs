@@ -12,6 +12,7 @@ use super::log::record::RecordFormat;
 use super::log::sink::{JOURNAL, Sink};
 use super::log::writer::Lines;
 use crate::config::model::{self, LogFormat, LogTo};
+use crate::traces::queue::SpanQueue;
 
 /// What a worker records with.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Recorder {
     pub counters: Arc<Counters>,
     /// The log of session events.
     pub log: Arc<AccessLog>,
+    /// Where finished spans go.
+    pub spans: Arc<SpanQueue>,
 }
 
 /// The log of session events, shared by all workers.

@@ -29,6 +29,7 @@ use crate::displace::periodic::PeriodicTask;
 use crate::displace::revoke;
 use crate::observe::process::ProcessStatus;
 use crate::systemd;
+use crate::traces::exporter::SpanExporter;
 
 /// How often state about client addresses that no longer matter is dropped.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -53,6 +54,7 @@ pub(super) struct Process {
     pub(super) keepers: AcmeKeepers,
     /// Those that keep the keys of issuers up to date.
     pub(super) key_keepers: KeyKeepers,
+    pub(super) span_exporter: SpanExporter,
     pub(super) certificate_changes: watch::Receiver<u64>,
     /// Orders at staging that operators wait for.
     pub(super) trials: JoinSet<()>,
@@ -308,10 +310,11 @@ impl Process {
         result
     }
 
-    /// From now on, the keys of the issuers in the configuration in effect are kept up to date.
-    pub(super) fn keep_keys(&mut self) {
-        let wanted = self.reloader.snapshot().issuer_keys();
-        self.key_keepers.apply(&wanted);
+    /// From now on, issuers are asked for their keys and spans sent as the configuration in effect says.
+    pub(super) fn ask_services(&mut self) {
+        let snapshot = self.reloader.snapshot();
+        self.key_keepers.apply(&snapshot.issuer_keys());
+        self.span_exporter.apply(snapshot.traces.as_ref());
     }
 
     /// Reads and checks the configuration again, unless this process is asked to stop first.
@@ -341,7 +344,7 @@ impl Process {
         let fault = result.as_ref().err().map(ReloadError::lines);
         self.process_status.count_reload(fault.unwrap_or_default());
         if result.is_ok() {
-            self.keep_keys();
+            self.ask_services();
             self.keep_certificates();
             self.end_revoked();
         }

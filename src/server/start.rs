@@ -33,6 +33,7 @@ use crate::observe::log::start::{self as logging, Logging};
 use crate::quota::shared::SharedLimits;
 use crate::session::Shared;
 use crate::systemd::{self, passed_sockets::PassedSockets};
+use crate::traces::exporter::SpanExporter;
 use crate::upstream::registry::Registry;
 use crate::vital::{self, vital};
 
@@ -89,6 +90,17 @@ async fn base(
 fn key_keepers(shared: &Shared) -> KeyKeepers {
     let connector = shared.connector.clone();
     KeyKeepers::new(Handle::current(), connector, &shared.services)
+}
+
+/// What sends spans; it does nothing yet.
+fn span_exporter(shared: &Shared) -> SpanExporter {
+    let connector = shared.connector.clone();
+    SpanExporter::new(
+        Handle::current(),
+        connector,
+        &shared.services,
+        &shared.spans,
+    )
 }
 
 impl Process {
@@ -149,6 +161,7 @@ impl Process {
             certificate_changes: base.keepers.changes(),
             keepers: base.keepers,
             key_keepers: key_keepers(shared),
+            span_exporter: span_exporter(shared),
             trials: JoinSet::new(),
             revoking: JoinSet::new(),
             expiry_warnings: ExpiryWarnings::default(),
@@ -235,7 +248,7 @@ impl Process {
     /// Publishes the first configuration, and watches its files.
     async fn publish_first(&mut self) {
         // At once: this process may get clients while its predecessor has not left.
-        self.keep_keys();
+        self.ask_services();
         self.admin.publish(&mut self.reloader);
         self.publish_certificates();
         self.watch_files().await;

@@ -80,6 +80,9 @@ impl Process {
             () = self.drain(shutdown) => Exit::Graceful,
             () = second_stop(&mut signals, successor) => Exit::Forced,
         };
+        if exit == Exit::Graceful {
+            self.span_exporter.finish().await;
+        }
         self.log_totals(exit);
         exit
     }
@@ -146,6 +149,7 @@ impl Process {
         }
         // The operator who asked for the upgrade may still be reading the response.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.admin.retired()).await;
+        self.span_exporter.finish().await;
         self.log_totals(Exit::Graceful);
         Exit::Graceful
     }

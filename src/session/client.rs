@@ -87,6 +87,11 @@ impl ClientIdentity {
         }
     }
 
+    /// Whether the request comes from a trusted proxy.
+    pub(super) fn is_from_trusted_proxy(&self) -> bool {
+        self.claim.is_some()
+    }
+
     /// Whether the client uses https.
     pub(super) fn secure(&self) -> bool {
         self.secure

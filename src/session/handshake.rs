@@ -90,6 +90,7 @@ pub(super) async fn open(
         recheck: binding::recheck(routed.incoming, routed.route),
         request_id: routed.facts.request_id.map(Into::into),
         trace: routed.facts.trace,
+        span: routed.facts.span.copied(),
         endpoint: response.connection,
     })))
 }

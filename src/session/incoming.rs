@@ -157,7 +157,8 @@ impl<'a> IncomingRequest<'a> {
             route: self.route.get().map(|route| &*route.settings.name),
             is_handshake: self.is_handshake.get(),
             request_id: self.trusted_id.as_deref(),
-            trace: self.trace.id,
+            trace: self.trace.id(),
+            span: self.trace.span(),
             method: Some(self.method.as_str()),
             host: self.host(),
             path: self.target.get().map(|target| target.path()),
@@ -204,6 +205,11 @@ impl<'a> IncomingRequest<'a> {
     pub(super) fn mark_handshake(&self) {
         self.is_handshake.set(true);
         self.awaits_tunnel.set(true);
+        if let Some(traces) = &self.snapshot.traces {
+            let client = &self.client;
+            let is_trusted = client.is_from_trusted_proxy();
+            self.trace.decide(traces, is_trusted, client.secure());
+        }
     }
 
     /// Notes that there is a response: the handshake is not abandoned any more.

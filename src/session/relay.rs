@@ -16,6 +16,8 @@ use crate::config::model::TunnelLimits;
 use crate::net::admission::TunnelPermits;
 use crate::net::stream::Stream;
 use crate::observe::access_log::{self, TunnelFacts, TunnelOpening};
+use crate::observe::facts::HandshakeSpan;
+use crate::observe::spans;
 use crate::protocol::certificate::ClientCertificate;
 use crate::protocol::trace_context::TraceId;
 use crate::quota::shared::TunnelPlace;
@@ -38,6 +40,7 @@ pub struct Opening {
     pub(super) handshake: Duration,
     pub(super) request_id: Option<Box<str>>,
     pub(super) trace: Option<TraceId>,
+    pub(super) span: Option<HandshakeSpan>,
     pub(super) permits: TunnelPermits,
     pub(super) binding: TunnelBinding,
     pub(super) recheck: Option<Recheck>,
@@ -87,8 +90,12 @@ pub fn relay(
             handshake: opening.handshake,
             request_id: opening.request_id.as_deref(),
             trace: opening.trace,
+            span: opening.span,
         },
     );
+    if let Some(span) = opening.span {
+        worker.traced.add(record.facts.session, span);
+    }
     let initial = InitialBytes {
         to_client: opening.to_client,
         from_endpoint: opening.read_ahead,
@@ -184,6 +191,10 @@ impl Future for Relay {
             facts.series.traffic.add_live(self.tunnel.meter());
         }
         passive_health::ended(&self.worker, facts, endpoint, finished);
+        if let Some(span) = self.worker.traced.take(facts.session) {
+            let recorder = &self.worker.recorder;
+            spans::tunnel_ended(recorder, (facts, span), self.tunnel.meter(), finished);
+        }
         let named = (facts, record.protocol());
         access_log::tunnel_ended(&self.worker.recorder, named, self.tunnel.meter(), finished);
         Poll::Ready(())

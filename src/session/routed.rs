@@ -45,11 +45,13 @@ impl<'a> RequestOnRoute<'a> {
         {
             edit.add_own(name, id);
         }
-        if let Some(parent) = &incoming.trace.parent {
-            // The trace begins here: a `tracestate` without a valid parent has no meaning and must
-            // not reach the endpoint beside ours (W3C Trace Context).
-            edit.replace(TRACEPARENT, parent.clone());
-            edit.remove(TRACESTATE);
+        if let Some(parent) = incoming.trace.field() {
+            edit.replace(TRACEPARENT, parent.value);
+            if parent.is_new {
+                // A `tracestate` without a valid parent has no meaning and must not reach the endpoint
+                // beside ours (W3C Trace Context).
+                edit.remove(TRACESTATE);
+            }
         }
         let certificate = incoming.certificate();
         let certificate = certificate.and_then(|certificate| certificate.header());

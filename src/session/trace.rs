@@ -1,28 +1,211 @@
-//! The trace that a request is part of (W3C Trace Context).
+//! The trace that a request is part of (W3C Trace Context), and whether its handshake is sampled.
+
+use std::cell::{Cell, OnceCell};
 
 use ::http::{HeaderMap, HeaderValue};
 
-use crate::config::model::Traceparent;
-use crate::protocol::trace_context::TraceId;
+use crate::config::model::{DecidingCallers, Traceparent, TracesConfig};
+use crate::observe::facts::HandshakeSpan;
+use crate::protocol::trace_context::{TraceContext, TraceId};
+use crate::traces::span::SpanIds;
 
 /// The trace that a request is part of.
 pub(super) struct Trace {
-    pub(super) id: Option<TraceId>,
-    /// The `traceparent` field for the endpoint, if the trace begins here.
-    pub(super) parent: Option<HeaderValue>,
+    /// The valid `traceparent` that the request came with.
+    caller: Option<TraceContext>,
+    /// The trace that begins here, because of `server.traceparent`.
+    made: Cell<Option<TraceContext>>,
+    /// The span of the handshake, if that is sampled.
+    span: OnceCell<HandshakeSpan>,
+}
+
+/// The `traceparent` field for the endpoint.
+pub(super) struct TraceField {
+    pub(super) value: HeaderValue,
+    /// Whether the trace begins here: no `tracestate` belongs to it.
+    pub(super) is_new: bool,
 }
 
 impl Trace {
     pub(super) fn of(headers: &HeaderMap, traceparent: Traceparent) -> Self {
-        let id = TraceId::of(headers);
-        if id.is_some() || traceparent == Traceparent::Pass {
-            return Self { id, parent: None };
+        let caller = TraceContext::of(headers);
+        let makes = caller.is_none() && traceparent == Traceparent::Make;
+        Self {
+            caller,
+            made: Cell::new(makes.then(new_trace).flatten()),
+            span: OnceCell::new(),
         }
-        let mut random = [0; 24];
-        // A request is worth more than its trace: without random bytes it goes on without one.
-        let made = aws_lc_rs::rand::fill(&mut random).ok();
-        let made = made.and_then(|()| TraceId::generate(random));
-        let (id, parent) = made.unzip();
-        Self { id, parent }
+    }
+
+    /// Decides whether the handshake is sampled.
+    //
+    // By a number of our own and not by the id of the trace, which strangers choose: they would have all that they
+    // like sampled.
+    pub(super) fn decide(&self, settings: &TracesConfig, is_trusted: bool, is_secure: bool) {
+        let follows = match settings.parent {
+            DecidingCallers::Any => true,
+            DecidingCallers::Trusted => is_trusted,
+            DecidingCallers::None => false,
+        };
+        let decided = self.caller.filter(|_| follows);
+        let is_sampled = match decided {
+            Some(caller) => caller.is_sampled,
+            None => fastrand::f64() < settings.ratio,
+        };
+        let made = self.made.get();
+        if !is_sampled {
+            self.made.set(made.map(|it| TraceContext {
+                is_sampled: false,
+                ..it
+            }));
+        } else if let Some(new) = new_trace() {
+            let continued = self.caller.or(made);
+            let ids = SpanIds {
+                trace: continued.map_or(new.trace, |it| it.trace),
+                span: new.span,
+                parent: self.caller.map(|it| it.span),
+            };
+            let _ = self.span.set(HandshakeSpan { ids, is_secure });
+        }
+    }
+
+    pub(super) fn id(&self) -> Option<TraceId> {
+        let begun = self.span.get().map(|span| span.ids.trace);
+        let known = self.caller.or(self.made.get());
+        begun.or(known.map(|it| it.trace))
+    }
+
+    /// The span of the handshake, if that is sampled.
+    pub(super) fn span(&self) -> Option<&HandshakeSpan> {
+        self.span.get()
+    }
+
+    /// The `traceparent` field for the endpoint, if it is another one than the request came with.
+    pub(super) fn field(&self) -> Option<TraceField> {
+        let own = self.span.get().map(|span| TraceContext {
+            trace: span.ids.trace,
+            span: span.ids.span,
+            is_sampled: true,
+        });
+        Some(TraceField {
+            value: own.or(self.made.get())?.field()?,
+            is_new: self.caller.is_none(),
+        })
+    }
+}
+
+/// A new trace. A request is worth more than its trace: without random bytes it goes on without one.
+fn new_trace() -> Option<TraceContext> {
+    let mut random = [0; 24];
+    aws_lc_rs::rand::fill(&mut random).ok()?;
+    Some(TraceContext::generate(random))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::trace_context::TRACEPARENT;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    fn settings(parent: DecidingCallers, ratio: f64) -> TracesConfig {
+        TracesConfig {
+            url: "http://127.0.0.1:4318/v1/traces".parse().unwrap(),
+            roots: None,
+            ratio,
+            parent,
+            service_name: "tidegate".into(),
+        }
+    }
+
+    /// A request with these flags of a caller, if it has one.
+    fn request(flags: Option<&str>, mode: Traceparent) -> Trace {
+        let field = flags.map(|flags| format!("00-{TRACE}-00f067aa0ba902b7-{flags}"));
+        let field = field.map(|it| (TRACEPARENT, it.parse().unwrap()));
+        Trace::of(&HeaderMap::from_iter(field), mode)
+    }
+
+    #[track_caller]
+    fn check(caller: (Option<&str>, bool), settings: &TracesConfig, is_sampled: bool) {
+        let (flags, is_trusted) = caller;
+        let trace = request(flags, Traceparent::Pass);
+        trace.decide(settings, is_trusted, true);
+        assert_eq!(
+            trace.span().is_some(),
+            is_sampled,
+            "{caller:?} {settings:?}"
+        );
+        let Some(span) = trace.span() else {
+            assert!(trace.field().is_none(), "the field goes on as it is");
+            return;
+        };
+        let field = trace.field().unwrap();
+        let expected = format!("00-{}-{}-01", span.ids.trace, span.ids.span);
+        assert_eq!(field.value, *expected);
+        assert_eq!(field.is_new, flags.is_none());
+        assert_eq!(span.ids.trace.to_string() == TRACE, flags.is_some());
+        let parent = span.ids.parent.map(|it| it.to_string());
+        assert_eq!(parent.as_deref(), flags.map(|_| "00f067aa0ba902b7"));
+    }
+
+    #[test]
+    fn callers_decide_as_far_as_they_may_and_chance_does_otherwise() {
+        use DecidingCallers::{Any, Trusted};
+        const IGNORE: DecidingCallers = DecidingCallers::None;
+        for ratio in [0.0, 1.0] {
+            let by_ratio = ratio == 1.0;
+            for (flags, sampled) in [(Some("01"), true), (Some("00"), false)] {
+                for (parent, is_trusted, follows) in [
+                    (Trusted, true, true),
+                    (Trusted, false, false),
+                    (Any, false, true),
+                    (IGNORE, true, false),
+                ] {
+                    let expected = if follows { sampled } else { by_ratio };
+                    check((flags, is_trusted), &settings(parent, ratio), expected);
+                }
+            }
+            for is_trusted in [true, false] {
+                check((None, is_trusted), &settings(Any, ratio), by_ratio);
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_handshakes_is_sampled() {
+        let settings = settings(DecidingCallers::Trusted, 0.25);
+        let sampled = (0..10_000).filter(|_| {
+            // Strangers choose the id of the trace, and change nothing by it.
+            let trace = request(Some("01"), Traceparent::Pass);
+            trace.decide(&settings, false, true);
+            trace.span().is_some()
+        });
+        // Ten standard deviations.
+        let sampled = sampled.count();
+        assert!((2067..2933).contains(&sampled), "{sampled}");
+    }
+
+    #[test]
+    fn a_trace_that_begins_here_is_marked_as_it_is_sampled() {
+        for (ratio, flags) in [(0.0, "-00"), (1.0, "-01")] {
+            let trace = request(None, Traceparent::Make);
+            let id = trace.id().unwrap();
+            trace.decide(&settings(DecidingCallers::Any, ratio), true, false);
+            let TraceField { value, is_new } = trace.field().unwrap();
+            let value = value.to_str().unwrap();
+            assert!(is_new && value.ends_with(flags), "{value}");
+            assert_eq!(&value[3..35], id.to_string());
+            assert_eq!(trace.id(), Some(id));
+        }
+        let trace = request(None, Traceparent::Make);
+        assert!(
+            trace
+                .field()
+                .unwrap()
+                .value
+                .to_str()
+                .unwrap()
+                .ends_with("-01")
+        );
     }
 }

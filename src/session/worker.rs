@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use super::recheck_list::Rechecks;
 use super::service_desk::ServiceDesk;
 use super::stream_record::StreamRecord;
+use super::traced_tunnels::TracedTunnels;
 use super::tunnel_record::TunnelRecord;
 use crate::auth::Authenticator;
 use crate::auth::revocations::RevokedSubjects;
@@ -30,6 +31,7 @@ use crate::quota::Quota;
 use crate::quota::shared::ReplacedTunnels;
 use crate::snapshot::Snapshot;
 use crate::streams::table::ExchangeTable;
+use crate::traces::queue::SpanQueue;
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::tunnel::scratch::Scratch;
 use crate::tunnel::table::TunnelTable;
@@ -44,6 +46,8 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// The log that session events go to.
     pub access_log: Arc<AccessLog>,
+    /// Finished spans on their way to the collector.
+    pub spans: Arc<SpanQueue>,
     /// The tunnels of the process, counted against `server.max_tunnels`.
     tunnels: Arc<Quota>,
     /// The memory of the process against `server.memory`.
@@ -70,6 +74,7 @@ impl Shared {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             access_log: Arc::default(),
+            spans: Arc::default(),
             tunnels: Arc::default(),
             memory: MemoryGauge::default(),
             connector,
@@ -107,6 +112,7 @@ pub struct Worker {
     pub(super) verified_tokens: VerifiedTokens,
     pub(super) scratch: Scratch,
     pub(super) rechecks: Rechecks,
+    pub(super) traced: TracedTunnels,
     ids: RandomState,
     sessions: Cell<u64>,
 }
@@ -114,10 +120,14 @@ pub struct Worker {
 impl Worker {
     /// A worker with no connections yet.
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Self {
-        let log = Arc::clone(&shared.access_log);
+        let recorder = Recorder {
+            counters,
+            log: Arc::clone(&shared.access_log),
+            spans: Arc::clone(&shared.spans),
+        };
         Self {
             shared,
-            recorder: Rc::new(Recorder { counters, log }),
+            recorder: Rc::new(recorder),
             tasks: Tasks::default(),
             tunnels: Rc::default(),
             exchanges: Rc::default(),
@@ -128,6 +138,7 @@ impl Worker {
             verified_tokens: VerifiedTokens::default(),
             scratch: Scratch::new(),
             rechecks: Rechecks::default(),
+            traced: TracedTunnels::default(),
             ids: RandomState::new(),
             sessions: Cell::new(0),
         }

@@ -89,6 +89,7 @@ mod targets;
 mod tls;
 mod tls_failures;
 mod tokens;
+mod traces;
 mod tunnel;
 mod tunnel_limits;
 mod upgrade;

@@ -23,6 +23,22 @@ use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
 
 impl Builder<'_> {
+    /// `host`: the value of a `Host` header.
+    pub(super) fn host_header(&mut self, section: &Section) -> Option<Box<str>> {
+        let text = section.text("host")?;
+        if text
+            .parse::<http::uri::Authority>()
+            .is_ok_and(|it| !it.as_str().contains('@'))
+        {
+            return Some(text.into());
+        }
+        let message = format!(
+            "`{text}` is not a valid host; use e.g. `chat.internal` or `chat.internal:9000`"
+        );
+        self.error(Code::Value, section.written("host")?, &message);
+        None
+    }
+
     pub(super) fn upstream(
         &mut self,
         name: &Located<String>,

@@ -75,7 +75,7 @@ pub(super) const SERVER: KeyTable = KeyTable {
             "traceparent",
             ValueKind::OneOf(&["pass", "make"]),
             "\"pass\"",
-            "`pass` forwards the `traceparent` header of a request unchanged; `make` also starts a new, sampled trace for requests that have none.",
+            "`pass` forwards the `traceparent` header of a request unchanged, unless it is of a handshake that `traces` samples; `make` also starts a new trace for requests that have none: a sampled one, or, for handshakes with `traces`, one that is sampled if tidegate records it.",
         )
         .shown(r#"traceparent = "make""#),
         key(

@@ -4,6 +4,7 @@ use crate::https_client::counters::LATENCY_BOUNDS;
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::histogram::HistogramSum;
+use crate::traces::queue::SpanQueue;
 
 pub(super) fn write_services(metrics: &mut Exposition, services: &ServiceTraffic) {
     let services = services.all();
@@ -27,5 +28,13 @@ pub(super) fn write_services(metrics: &mut Exposition, services: &ServiceTraffic
         let counts = counters.latencies();
         let sum = HistogramSum::from_counts(&LATENCY_BOUNDS, &counts, counters.total_time());
         metrics.histogram(&[("service", counters.service())], &sum);
+    }
+}
+
+pub(super) fn write_spans(metrics: &mut Exposition, spans: &SpanQueue) {
+    let help = "Spans of traces, by what became of them.";
+    metrics.family("tidegate_spans_total", MetricKind::Counter, help);
+    for (result, count) in spans.results() {
+        metrics.sample(&[("result", result)], count);
     }
 }

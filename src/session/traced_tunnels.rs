@@ -1,0 +1,58 @@
+//! The ids of the spans of open tunnels, for those that are sampled: a tunnel that is not holds nothing for them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use crate::observe::access_log::SessionId;
+use crate::observe::facts::HandshakeSpan;
+use crate::observe::spans::TunnelSpan;
+
+/// The sampled tunnels of a worker.
+#[derive(Debug, Default)]
+pub(super) struct TracedTunnels(RefCell<HashMap<SessionId, TunnelSpan>>);
+
+impl TracedTunnels {
+    /// Notes a tunnel whose handshake had this span.
+    pub(super) fn add(&self, session: SessionId, handshake: HandshakeSpan) {
+        self.0.borrow_mut().insert(session, handshake.into());
+    }
+
+    /// Forgets a tunnel that has ended. Returns what its span needs, if it is sampled.
+    pub(super) fn take(&self, session: SessionId) -> Option<TunnelSpan> {
+        let mut tunnels = self.0.borrow_mut();
+        let span = tunnels.remove(&session)?;
+        let left = tunnels.len();
+        if left * 4 < tunnels.capacity() {
+            tunnels.shrink_to(left * 2);
+        }
+        Some(span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::trace_context::TraceContext;
+    use crate::traces::span::SpanIds;
+
+    #[test]
+    fn what_has_ended_takes_no_memory() {
+        let tunnels = TracedTunnels::default();
+        let TraceContext { trace, span, .. } = TraceContext::generate([1; 24]);
+        let ids = SpanIds {
+            trace,
+            span,
+            parent: None,
+        };
+        let handshake = HandshakeSpan {
+            ids,
+            is_secure: true,
+        };
+        (0..1000).for_each(|session| tunnels.add(SessionId(session), handshake));
+        assert_eq!(tunnels.take(SessionId(1000)), None);
+        for session in 0..1000 {
+            assert_eq!(tunnels.take(SessionId(session)), Some(handshake.into()));
+        }
+        assert!(tunnels.0.borrow().capacity() < 16);
+    }
+}
