@@ -6,6 +6,7 @@ mod credentials;
 mod dashboard;
 mod drain;
 mod explain;
+mod live;
 mod reload;
 mod status;
 mod tunnels;

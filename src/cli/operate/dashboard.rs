@@ -8,9 +8,6 @@ mod access;
 mod digest;
 mod history;
 mod page;
-mod problems;
-mod progress;
-mod reading;
 mod relay;
 mod site;
 
@@ -18,7 +15,6 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -29,18 +25,13 @@ use tokio::time::MissedTickBehavior;
 use self::access::PageAccess;
 use self::digest::Digest;
 use self::history::Feed;
-use self::reading::Reading;
 use self::relay::PageRelay;
 use self::site::DashboardSite;
 use super::failed;
+use super::live::reading::Reading;
+use super::live::{READ_INTERVAL, READ_TIMEOUT, milliseconds_now};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::{ExitStatus, argument, err, out};
-
-/// How often the admin interface is read.
-const READ_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long a reading may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DashboardArgs {
@@ -133,7 +124,7 @@ async fn follow(client: &AdminClient, feed: &Feed, first: Reading) {
     // The first one is over at once.
     ticks.tick().await;
     loop {
-        feed.add(digest.next(read, history::milliseconds_now()));
+        feed.add(digest.next(read, milliseconds_now()));
         ticks.tick().await;
         read = Reading::of(client)
             .await

@@ -6,9 +6,9 @@ use serde_json::json;
 use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus};
 
 use super::history::{EventKind, HistoryPoint, PageEvent, Sample};
-use super::problems::{Problem, ProblemLevel, problems};
-use super::progress::{Progress, ProgressTracker};
-use super::reading::Reading;
+use crate::cli::operate::live::problems::{Problem, ProblemLevel, problems};
+use crate::cli::operate::live::progress::{Progress, ProgressTracker};
+use crate::cli::operate::live::reading::Reading;
 
 /// How far back `recent` looks, in milliseconds.
 const RECENT: u64 = 5 * 60 * 1000;

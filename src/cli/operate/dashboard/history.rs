@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tokio::sync::watch;
+
+use crate::cli::operate::live::milliseconds_now;
 
 /// Points that are remembered: five minutes of them.
 const MAX_POINTS: usize = 300;
@@ -161,13 +162,6 @@ impl Feed {
 fn newest<T>(all: &VecDeque<T>, count: u64) -> Vec<&T> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     all.iter().skip(all.len().saturating_sub(count)).collect()
-}
-
-/// Milliseconds since 1970.
-pub(super) fn milliseconds_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.unwrap_or_default().as_millis();
-    since.try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

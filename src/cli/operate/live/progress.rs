@@ -11,28 +11,28 @@ use super::reading::Reading;
 
 /// Something that is done when no tunnel is left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Progress {
+pub(in crate::cli::operate) struct Progress {
     /// What it is.
-    pub(super) name: String,
+    pub(in crate::cli::operate) name: String,
     /// Tunnels at the beginning, as far as that was seen.
-    pub(super) from: u64,
+    pub(in crate::cli::operate) from: u64,
     /// Tunnels that are left.
-    pub(super) left: u64,
+    pub(in crate::cli::operate) left: u64,
     /// Since when it was seen, in milliseconds since 1970.
-    pub(super) since: u64,
+    pub(in crate::cli::operate) since: u64,
     /// How long the rest takes at this pace, in seconds.
-    pub(super) seconds_left: Option<u64>,
+    pub(in crate::cli::operate) seconds_left: Option<u64>,
 }
 
 /// What was under way at the last reading.
 #[derive(Debug, Default)]
-pub(super) struct ProgressTracker {
+pub(in crate::cli::operate) struct ProgressTracker {
     begun: BTreeMap<String, (u64, u64)>,
 }
 
 impl ProgressTracker {
     /// What is under way at `now`.
-    pub(super) fn look(&mut self, reading: &Reading, now: u64) -> Vec<Progress> {
+    pub(in crate::cli::operate) fn look(&mut self, reading: &Reading, now: u64) -> Vec<Progress> {
         let mut found = generations(&reading.status.generations);
         found.extend(jobs(&reading.status.jobs));
         found.extend(drains(reading));

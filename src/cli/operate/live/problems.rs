@@ -14,7 +14,7 @@ const NAMED: usize = 2;
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum ProblemLevel {
+pub(in crate::cli::operate) enum ProblemLevel {
     /// Clients are refused.
     Critical,
     /// It needs attention before clients notice.
@@ -23,17 +23,17 @@ pub(super) enum ProblemLevel {
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Problem {
-    pub(super) level: ProblemLevel,
+pub(in crate::cli::operate) struct Problem {
+    pub(in crate::cli::operate) level: ProblemLevel,
     /// What it is about: a problem with the same subject is the same problem.
     #[serde(skip)]
-    pub(super) subject: String,
+    pub(in crate::cli::operate) subject: String,
     /// What is wrong.
-    pub(super) what: String,
+    pub(in crate::cli::operate) what: String,
     /// What to do.
-    pub(super) cure: String,
+    pub(in crate::cli::operate) cure: String,
     /// Since when, in milliseconds since 1970.
-    pub(super) since: u64,
+    pub(in crate::cli::operate) since: u64,
 }
 
 impl Problem {
@@ -48,7 +48,7 @@ impl Problem {
     }
 
     /// No tidegate responds.
-    pub(super) fn unreached(why: &str) -> Self {
+    pub(in crate::cli::operate) fn unreached(why: &str) -> Self {
         let why = why.lines().next().unwrap_or_default();
         let why = why.strip_prefix("error: ").unwrap_or(why);
         let cure =
@@ -58,7 +58,7 @@ impl Problem {
 }
 
 /// Everything that is wrong at `now`, the worst first. Only those that the reading dates know since when.
-pub(super) fn problems(reading: &Reading, now: u64) -> Vec<Problem> {
+pub(in crate::cli::operate) fn problems(reading: &Reading, now: u64) -> Vec<Problem> {
     let mut problems = of_process(reading);
     for upstream in &reading.upstreams {
         problems.extend(of_upstream(upstream, now));

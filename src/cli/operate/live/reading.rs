@@ -21,17 +21,17 @@ const OPERATIONS: [(&str, Operation); 5] = [
 
 /// What the admin interface says at one moment.
 #[derive(Debug, Clone)]
-pub(super) struct Reading {
-    pub(super) status: StatusInfo,
-    pub(super) listeners: Vec<ListenerInfo>,
-    pub(super) upstreams: Vec<UpstreamInfo>,
-    pub(super) traffic: TrafficInfo,
+pub(in crate::cli::operate) struct Reading {
+    pub(in crate::cli::operate) status: StatusInfo,
+    pub(in crate::cli::operate) listeners: Vec<ListenerInfo>,
+    pub(in crate::cli::operate) upstreams: Vec<UpstreamInfo>,
+    pub(in crate::cli::operate) traffic: TrafficInfo,
     /// The responses themselves, as members of a JSON object: the page gets them unchanged.
-    pub(super) members: String,
+    pub(in crate::cli::operate) members: String,
 }
 
 impl Reading {
-    pub(super) async fn of(client: &AdminClient) -> Result<Self, ClientError> {
+    pub(in crate::cli::operate) async fn of(client: &AdminClient) -> Result<Self, ClientError> {
         let bodies = client
             .look(&OPERATIONS.map(|(_, operation)| operation))
             .await?;
@@ -52,17 +52,17 @@ impl Reading {
     }
 
     /// Whether both are of one process, whose counts continue.
-    pub(super) fn is_of_same_process(&self, other: &Self) -> bool {
+    pub(in crate::cli::operate) fn is_of_same_process(&self, other: &Self) -> bool {
         (self.status.pid, &self.status.started) == (other.status.pid, &other.status.started)
     }
 
     /// Handshakes since the start, whatever their outcome.
-    pub(super) fn handshakes(&self) -> u64 {
+    pub(in crate::cli::operate) fn handshakes(&self) -> u64 {
         self.traffic.handshakes.values().sum()
     }
 
     /// Messages and bytes since `before`, in both directions. A link that is new since has carried all of its own.
-    pub(super) fn carried_since(&self, before: &Self) -> (u64, u64) {
+    pub(in crate::cli::operate) fn carried_since(&self, before: &Self) -> (u64, u64) {
         let of = |reading: &Self| -> BTreeMap<[String; 4], (u64, u64)> {
             let links = reading.traffic.links.iter().map(|link| {
                 let names = [&link.listener, &link.route, &link.upstream, &link.endpoint];
@@ -84,7 +84,7 @@ impl Reading {
     }
 
     /// Requests rejected since the start, by reason.
-    pub(super) fn rejections(&self) -> BTreeMap<String, u64> {
+    pub(in crate::cli::operate) fn rejections(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         for (reason, count) in self.listeners.iter().flat_map(|it| &it.rejections) {
             *sums.entry(reason.clone()).or_default() += count;
