@@ -9,6 +9,8 @@ mod explain;
 mod live;
 mod reload;
 mod status;
+#[cfg(feature = "top")]
+mod top;
 mod tunnels;
 mod upgrade;
 mod watch;
@@ -31,6 +33,9 @@ pub(super) enum Verb {
     Status(status::StatusArgs),
     /// Open a page that shows a running tidegate live, on a port of this machine, until Ctrl-C
     Dashboard(dashboard::DashboardArgs),
+    /// Show a running tidegate live in this terminal: endpoints, the busiest tunnels, problems; drain and close there
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// List live tunnels: client, route, endpoint, age and traffic of each
     Tunnels(tunnels::TunnelsArgs),
     /// Close live tunnels with a Close frame; without --yes, only print how many would be closed
@@ -148,6 +153,8 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
         Verb::Upgrade(verb) => upgrade::upgrade(&verb),
         Verb::Explain(verb) => explain::explain(verb),
         Verb::Dashboard(verb) => return dashboard::dashboard(&verb),
+        #[cfg(feature = "top")]
+        Verb::Top(verb) => return top::top(&verb),
     };
     done.map_or_else(|failure| failed(&failure), |()| ExitCode::SUCCESS)
 }

@@ -53,6 +53,12 @@ impl Cell {
         Self::number(short(seconds))
     }
 
+    /// Its text alone, for where there is no table.
+    #[cfg(feature = "top")]
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+
     pub(super) fn style(mut self, style: Style) -> Self {
         self.style = style;
         self

@@ -89,6 +89,8 @@ mod targets;
 mod tls;
 mod tls_failures;
 mod tokens;
+#[cfg(feature = "top")]
+mod top;
 mod traces;
 mod tunnel;
 mod tunnel_limits;

@@ -96,6 +96,20 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
         ],
     ),
+    #[cfg(feature = "top")]
+    (
+        "top",
+        &[
+            (
+                "tidegate top",
+                "Show endpoints, the busiest tunnels and problems in this terminal; `?` lists the keys.",
+            ),
+            (
+                "tidegate top --admin https://gate1.example.com:9900 --token-file steer.token",
+                "Show a tidegate on another machine.",
+            ),
+        ],
+    ),
     (
         "tunnels",
         &[

@@ -91,7 +91,8 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
     })
 }
 
-fn query(filter: &TunnelFilter, layout: &ListTunnelsRequest) -> String {
+/// The query parameters of a listing.
+pub(super) fn query(filter: &TunnelFilter, layout: &ListTunnelsRequest) -> String {
     let pairs = [
         serde_urlencoded::to_string(filter),
         serde_urlencoded::to_string(layout),
