@@ -277,6 +277,11 @@ function endpointRow() {
 function updateRow(row, upstream, endpoint, figures, mean, most) {
   const { cells, number, meter } = row.parts;
   [row.upstream, row.endpoint] = [upstream, endpoint];
+  // Of hundreds of rows, few differ from a second ago.
+  const { checks_passed, ended, ...visible } = endpoint;
+  const shown = JSON.stringify([visible, figures, mean, most]);
+  if (row.shown === shown) return;
+  row.shown = shown;
   setText(cells[0], endpoint.name ? `${endpoint.name} (${endpoint.endpoint})` : endpoint.endpoint);
   const word = mark(endpoint);
   const [sign, kind] = STATES[word] ?? ["?", "warning"];
