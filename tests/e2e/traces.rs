@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::collector::{self, Collector};
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::frame;
+use crate::harness::h2_client::{H2Proxy, h2_settings};
 use crate::harness::proxy::{Proxy, Signal, settings, simple};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Head, SWITCH, handshake_with};
@@ -354,4 +355,25 @@ async fn a_reload_begins_and_ends_the_export() {
     drop(proxy.tunnel().await);
     let spans = collector.have(3).await;
     assert_eq!(named(&spans, "GET main").len(), 2);
+}
+
+#[tokio::test]
+async fn a_tunnel_over_http2_has_its_spans() {
+    let (echo, collector) = (Echo::start("echo").await, Collector::start().await);
+    let config = collector.settings("ratio = 1") + &h2_settings(&[echo.address], "true", "", "");
+    let proxy = H2Proxy::start(&config).await;
+    let mut client = proxy.client().await;
+    drop(client.tunnel().await);
+    let spans = collector.have(2).await;
+    let handshake = named(&spans, "CONNECT main")[0];
+    for (name, value) in [
+        ("http.request.method", "CONNECT"),
+        ("network.protocol.version", "2"),
+        ("url.scheme", "https"),
+        ("tidegate.outcome", "opened"),
+    ] {
+        assert_eq!(handshake["attributes"][name], value);
+    }
+    let tunnel = named(&spans, "tunnel main")[0];
+    assert_eq!(tunnel["parentSpanId"], handshake["spanId"]);
 }
