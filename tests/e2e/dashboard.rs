@@ -368,7 +368,9 @@ async fn the_stream_shows_what_the_interface_says() {
     }
     let carries = |it: &Value| {
         let link = &it["traffic"]["links"][0];
-        link["tunnels"] == 5 && link["messages_from_client"] == 5
+        ["tunnels", "messages_from_client", "messages_from_endpoint"]
+            .iter()
+            .all(|name| link[*name] == 5)
     };
     let state = events.until("five tunnels", carries).await;
     assert_eq!(state["status"]["tunnels"], 5);
