@@ -33,6 +33,7 @@ mod scenario;
 mod service;
 mod storm;
 mod target;
+mod viewers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

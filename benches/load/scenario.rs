@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::backend::{self, ACKNOWLEDGED};
 use super::http2::{self, Sharing};
 use super::memory::Holding;
+use super::operators::Looking;
 use super::rig::client::{Client, Security, Tunnel, frame};
 use super::rig::peer::Peer;
 use super::rig::runtime;
@@ -64,8 +65,8 @@ enum Kind {
     Storm { clients: usize },
     /// Reloads while tunnels echo.
     Reload,
-    /// Listings and scrapes while tunnels echo.
-    Operators,
+    /// Listings and scrapes, or views, while tunnels echo.
+    Operators { looking: Looking },
     /// Handshakes of clients whose identity is established.
     Identities { count: usize },
     /// What is kept for each tunnel, or for each key.
@@ -136,10 +137,10 @@ impl Scenario {
             kind: Kind::Reload,
             security: Security::Plain,
         });
-        all.push(Self {
-            kind: Kind::Operators,
+        all.extend([Looking::Listings, Looking::Views].map(|looking| Self {
+            kind: Kind::Operators { looking },
             security: Security::Plain,
-        });
+        }));
         all.push(Self {
             kind: Kind::Identities { count: 4000 },
             security: Security::Plain,
@@ -161,7 +162,13 @@ impl Scenario {
     /// new processes next to the old ones.
     pub(crate) fn fits(&self, peer: Peer) -> bool {
         match (self.kind, self.security) {
-            (Kind::Reload | Kind::Operators | Kind::Identities { .. } | Kind::Memory { .. }, _)
+            (
+                Kind::Reload
+                | Kind::Operators { .. }
+                | Kind::Identities { .. }
+                | Kind::Memory { .. },
+                _,
+            )
             | (_, Security::Hybrid) => {
                 matches!(peer, Peer::Tidegate | Peer::Baseline)
             }
@@ -204,7 +211,13 @@ impl Scenario {
                 )
             }
             Kind::Reload => "reload, 1000 routes, 10,000 endpoints".to_owned(),
-            Kind::Operators => "listings and scrapes, 5000 tunnels and 200 busy ones".to_owned(),
+            Kind::Operators { looking } => {
+                let what = match looking {
+                    Looking::Listings => "listings and scrapes",
+                    Looking::Views => "page, top and scrapes",
+                };
+                format!("{what}, 5000 tunnels and 200 busy ones")
+            }
             Kind::Identities { .. } => "identities".to_owned(),
             Kind::Memory { of } => format!("memory, {}", of.name()),
             Kind::Http2 { of } => format!("{security}, {}", of.name()),
@@ -247,7 +260,9 @@ impl Scenario {
                 } => latency(&client, pid, tunnels, per_second, scale.of(seconds)).await,
                 Kind::Storm { clients } => storm::measure(&client, pid, scale.of(clients)).await,
                 Kind::Reload => reload::measure(&target, &client).await,
-                Kind::Operators => operators::measure(&target, &client, 10 / scale.of(10)).await,
+                Kind::Operators { looking } => {
+                    operators::measure(&target, &client, looking, 10 / scale.of(10)).await
+                }
                 Kind::Identities { count } => {
                     identities::measure(&target, &client, scale.of(count)).await
                 }
