@@ -82,7 +82,10 @@ impl Wire {
             .data_frame_budget(SMALL_FRAME_BUDGET)
             .enable_connect_protocol();
         let mut theirs = h2::client::Builder::new();
-        theirs.initial_window_size(client_window);
+        // By default, h2 gives up a server that sends what a tunnel carries in many small frames.
+        theirs
+            .initial_window_size(client_window)
+            .data_frame_budget(SMALL_FRAME_BUDGET);
         let mut connecting = pin!(theirs.handshake::<_, Bytes>(near));
         let mut accepting = pin!(ours.handshake::<_, SendBuffer>(far));
         let mut cx = Context::from_waker(Waker::noop());
