@@ -141,7 +141,12 @@ pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOp
             took: opening.handshake,
         };
         let leads_to = Some((&*series.upstream, &*series.endpoint));
-        let result = HandshakeResult::answered(HandshakeOutcome::Opened, 101, leads_to);
+        // What the client has got (RFC 8441 section 5).
+        let status = match opening.protocol {
+            ClientProtocol::Http1 => 101,
+            ClientProtocol::Http2 => 200,
+        };
+        let result = HandshakeResult::answered(HandshakeOutcome::Opened, status, leads_to);
         spans::handshake_ended(recorder, span, facts, result);
     }
 }

@@ -161,6 +161,8 @@ pub struct RouteSeries {
     /// The lifetime of ended tunnels.
     pub tunnel_seconds: Histogram<{ LIFETIME_SECONDS.len() }>,
     ping_rtt: [Histogram<{ LATENCY_SECONDS.len() }>; 2],
+    frames_from_client: OpcodeCounts,
+    frames_from_endpoint: OpcodeCounts,
     statuses: Mutex<Vec<(u16, u64)>>,
     /// The endpoints that requests on this route went to.
     pub endpoints: Labelled<EndpointLabel, EndpointSeries>,
@@ -192,6 +194,8 @@ impl RouteSeries {
                 Histogram::new(&LATENCY_SECONDS),
                 Histogram::new(&LATENCY_SECONDS),
             ],
+            frames_from_client: CounterArray::default(),
+            frames_from_endpoint: CounterArray::default(),
             statuses: Mutex::default(),
             endpoints: Labelled::default(),
         }
@@ -203,6 +207,24 @@ impl RouteSeries {
         match side {
             Side::Client => client,
             Side::Endpoint => endpoint,
+        }
+    }
+
+    /// Counts frames that have gone on.
+    pub fn count_frames(&self, side: Side, frames: &FrameCounts) {
+        let counters = self.frames_from(side);
+        for (position, count) in frames.each().into_iter().enumerate() {
+            if count > 0 {
+                counters.at(position).count(count.into());
+            }
+        }
+    }
+
+    /// Frames that came from this side.
+    pub fn frames_from(&self, side: Side) -> &OpcodeCounts {
+        match side {
+            Side::Client => &self.frames_from_client,
+            Side::Endpoint => &self.frames_from_endpoint,
         }
     }
 
@@ -254,8 +276,6 @@ pub struct EndpointSeries {
     pub ended: EndedCounts,
     closes_from_client: CloseCodeCounts,
     closes_from_endpoint: CloseCodeCounts,
-    frames_from_client: OpcodeCounts,
-    frames_from_endpoint: OpcodeCounts,
     /// Open streams.
     pub streams_open: Counter,
     /// Streams ended, by reason.
@@ -283,8 +303,6 @@ impl EndpointSeries {
             ended: CounterArray::default(),
             closes_from_client: CounterArray::default(),
             closes_from_endpoint: CounterArray::default(),
-            frames_from_client: CounterArray::default(),
-            frames_from_endpoint: CounterArray::default(),
             streams_open: Counter::default(),
             streams_ended: CounterArray::default(),
             traffic: Traffic::default(),
@@ -314,24 +332,6 @@ impl EndpointSeries {
         match side {
             Side::Client => &self.closes_from_client,
             Side::Endpoint => &self.closes_from_endpoint,
-        }
-    }
-
-    /// Counts frames that have gone on.
-    pub fn count_frames(&self, side: Side, frames: &FrameCounts) {
-        let counters = self.frames_from(side);
-        for (position, count) in frames.each().into_iter().enumerate() {
-            if count > 0 {
-                counters.at(position).count(count.into());
-            }
-        }
-    }
-
-    /// Frames that came from this side.
-    pub fn frames_from(&self, side: Side) -> &OpcodeCounts {
-        match side {
-            Side::Client => &self.frames_from_client,
-            Side::Endpoint => &self.frames_from_endpoint,
         }
     }
 

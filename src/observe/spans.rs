@@ -196,7 +196,7 @@ pub fn tunnel_ended(
         began: now.checked_sub(facts.opened.elapsed()).unwrap_or(now),
         ended: now,
         attributes,
-        has_failed: error_type(ended).is_some(),
+        has_failed: ended.broken_by() == Some(Side::Endpoint),
     });
 }
 

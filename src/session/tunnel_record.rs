@@ -55,6 +55,6 @@ impl TunnelOwner for TunnelRecord {
     }
 
     fn frames_passed(&self, side: Side, frames: &FrameCounts) {
-        self.facts.series.count_frames(side, frames);
+        self.facts.series.route.count_frames(side, frames);
     }
 }

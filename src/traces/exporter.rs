@@ -49,7 +49,7 @@ pub struct SpanExporter {
 #[derive(Debug)]
 struct RunningExporter {
     settings: Arc<TracesConfig>,
-    /// Dropping it ends the task, which sends what waits before.
+    /// Dropping it ends the task, which sends what waits before, unless it says that another one does.
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -76,7 +76,10 @@ impl SpanExporter {
         if self.running.as_ref().map(|it| &it.settings) == wanted {
             return;
         }
-        self.running = None;
+        if let Some(replaced) = self.running.take() {
+            // What waits is for the new one: the old one may have a wrong address.
+            replaced.stop.send_replace(wanted.is_some());
+        }
         self.queue.set_open(wanted.is_some());
         self.running = wanted.map(|settings| {
             let (stop, stopped) = watch::channel(false);
@@ -160,7 +163,11 @@ impl BatchSender {
                 Delivery::Accepted | Delivery::Refused => (failures, batch) = (0, Vec::new()),
             }
         }
-        self.deliver_rest(batch).await;
+        if *stop.borrow() {
+            self.queue.put_back(batch);
+        } else {
+            self.deliver_rest(batch).await;
+        }
     }
 
     /// Sends everything that waits, once.
@@ -206,7 +213,7 @@ impl BatchSender {
             Ok(response) => response,
             // The client has reported it, but for what is wrong before it asks.
             Err(error) => {
-                if let HttpsClientError::Settings(error) = &error {
+                if let HttpsClientError::Settings(_) | HttpsClientError::Url(_) = &error {
                     self.warn(&error.to_string());
                 }
                 return Delivery::Later;
@@ -275,7 +282,7 @@ fn is_passing(status: StatusCode) -> bool {
 
 /// Waits until the sender is gone.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|is_stopped| *is_stopped).await;
+    while stop.changed().await.is_ok() {}
 }
 
 fn is_stopped(stop: &watch::Receiver<bool>) -> bool {

@@ -69,6 +69,9 @@ fn nanos(time: SystemTime) -> String {
     since.as_nanos().to_string()
 }
 
+/// Characters of a collector's message that are logged, at most.
+const MAX_MESSAGE: usize = 200;
+
 /// How many spans a collector has rejected, and why, as it says in its response to a request that it has accepted.
 pub(super) fn rejected(response: &[u8]) -> Option<(u64, String)> {
     let response: Value = serde_json::from_slice(response).ok()?;
@@ -79,7 +82,9 @@ pub(super) fn rejected(response: &[u8]) -> Option<(u64, String)> {
         .or_else(|| count.as_str()?.parse().ok())
         .filter(|count| *count > 0)?;
     let message = partial.get("errorMessage").and_then(Value::as_str);
-    Some((count, message.unwrap_or("no reason given").to_owned()))
+    // The length of a log line is not for the collector to decide.
+    let message = message.unwrap_or("no reason given").chars();
+    Some((count, message.take(MAX_MESSAGE).collect()))
 }
 
 #[cfg(test)]

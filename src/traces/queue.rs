@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::span::FinishedSpan;
 
-/// Spans that wait, at most: about two megabytes. Further ones are dropped.
+/// Spans that wait, at most: about eight megabytes, or twenty if all their texts are long. Further ones are dropped.
 pub const MAX_WAITING: usize = 4096;
 
 /// Spans of one request to the collector, at most.
@@ -64,6 +64,19 @@ impl SpanQueue {
             waiting.shrink_to(MAX_BATCH);
         }
         batch
+    }
+
+    /// Puts spans back that were taken out and not sent; those that have no room any more are dropped.
+    pub(super) fn put_back(&self, batch: Vec<FinishedSpan>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_WAITING.saturating_sub(waiting.len());
+        let dropped = batch.len().saturating_sub(room);
+        for span in batch.into_iter().skip(dropped).rev() {
+            waiting.push_front(span);
+        }
+        drop(waiting);
+        self.count_dropped(dropped);
+        self.arrived.notify_one();
     }
 
     /// The number of spans that wait.
@@ -134,5 +147,20 @@ pub(super) mod tests {
         queue.push(span("the queue is closed again"));
         let left = MAX_WAITING - MAX_BATCH;
         assert_eq!(queue.waiting(), left, "what waits is still sent");
+    }
+
+    #[test]
+    fn what_was_not_sent_is_first_in_line_again() {
+        let queue = SpanQueue::default();
+        queue.set_open(true);
+        for number in 0..MAX_WAITING {
+            queue.push(span(&number.to_string()));
+        }
+        let batch = queue.take();
+        queue.push(span("a later one"));
+        queue.put_back(batch);
+        assert_eq!(queue.waiting(), MAX_WAITING);
+        assert_eq!(queue.results()[1], ("dropped", 1));
+        assert_eq!(&*queue.take()[0].name, "1");
     }
 }

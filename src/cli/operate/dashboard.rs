@@ -88,10 +88,13 @@ async fn run(args: &DashboardArgs) -> Result<(), DashboardFailure> {
     let access = PageAccess::new(address.port()).map_err(DashboardFailure::Port)?;
     let url = access.url();
     let feed = Arc::new(Feed::new());
+    // Before anyone can ask: a stream always has a state to send.
+    let mut digest = Digest::default();
+    feed.add(digest.next(Ok(first), milliseconds_now()));
     let site = DashboardSite::new(access, Arc::clone(&feed), PageRelay::new(args));
     welcome(args, address, &url);
     tokio::select! {
-        () = follow(&reader, &feed, first) => {}
+        () = follow(&reader, &feed, digest) => {}
         () = site::serve(Arc::new(site), listener) => {}
         stopped = stopped() => stopped.map_err(DashboardFailure::Port)?,
     }
@@ -116,19 +119,16 @@ fn welcome(args: &DashboardArgs, address: SocketAddr, url: &str) {
 }
 
 /// Reads the admin interface again and again.
-async fn follow(client: &AdminClient, feed: &Feed, first: Reading) {
-    let mut digest = Digest::default();
-    let mut read = Ok(first);
+async fn follow(client: &AdminClient, feed: &Feed, mut digest: Digest) {
     let mut ticks = tokio::time::interval(READ_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first one is over at once.
     ticks.tick().await;
     loop {
-        feed.add(digest.next(read, milliseconds_now()));
         ticks.tick().await;
-        read = Reading::of(client)
-            .await
-            .map_err(|failure| failure.to_string());
+        let read = Reading::of(client).await;
+        let read = read.map_err(|failure| failure.to_string());
+        feed.add(digest.next(read, milliseconds_now()));
     }
 }
 

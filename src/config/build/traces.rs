@@ -49,6 +49,14 @@ impl Builder<'_> {
             self.error(Code::Value, at, "this is not an `http` or `https` URL");
             return None;
         };
+        if url.authority().is_some_and(|it| it.as_str().contains('@')) {
+            self.error(
+                Code::Value,
+                at,
+                "a user and a password in the URL are not supported",
+            );
+            return None;
+        }
         if url.path() == "/" {
             let error = Diagnostic::error(Code::Value, at.span.clone(), "the URL has no path");
             let hint = format!(

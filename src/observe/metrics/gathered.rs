@@ -55,11 +55,6 @@ impl Gathered {
         })
     }
 
-    /// The series of endpoints, by route.
-    pub(super) fn endpoints_by_route(&self) -> Groups<'_, EndpointSeries, 1> {
-        groups(&self.endpoints, |series| [&*series.route.route])
-    }
-
     pub(super) fn by_route_and_endpoint(&self) -> Groups<'_, EndpointSeries, 3> {
         groups(&self.endpoints, |series| {
             [&series.route.route, &series.upstream, &series.endpoint]

@@ -81,10 +81,10 @@ fn write_closes(metrics: &mut Exposition, endpoints: &Groups<'_, EndpointSeries,
     }
 }
 
-fn write_frames(metrics: &mut Exposition, gathered: &Gathered) {
+fn write_frames(metrics: &mut Exposition, routes: &Groups<'_, RouteSeries, 1>) {
     let help = "Frames relayed through tunnels, by opcode.";
     metrics.family("tidegate_tunnel_frames_total", MetricKind::Counter, help);
-    for ([route], series) in &gathered.endpoints_by_route() {
+    for ([route], series) in routes {
         for (direction, side) in DIRECTIONS {
             for opcode in Opcode::ALL {
                 let total = sum(series, |it| it.frames_from(side).at(opcode as usize).get());
@@ -147,7 +147,7 @@ pub(super) fn write_traffic(metrics: &mut Exposition, gathered: &Gathered) {
     }
     write_closes(metrics, &endpoints);
     write_abnormal(metrics, &endpoints);
-    write_frames(metrics, gathered);
+    write_frames(metrics, &gathered.by_route());
     let mut write = |name, help, of: fn(Side) -> TrafficKind| {
         metrics.family(name, MetricKind::Counter, help);
         for (endpoint, series) in &endpoints {

@@ -101,8 +101,10 @@ impl PageAccess {
     /// Refuses what a page of another origin, or one whose name resolves to this address, may have sent.
     pub(super) fn check_site(&self, parts: &Parts) -> Result<(), PageRefusal> {
         let host = only(&parts.headers, HOST.as_str()).ok_or(PageRefusal::Site)?;
-        let hosts = ["127.0.0.1", "localhost"].map(|it| format!("{it}:{}", self.port));
-        if !hosts.iter().any(|it| it == host) {
+        // Browsers leave out the port of the scheme.
+        let bare = host.strip_suffix(&format!(":{}", self.port));
+        let bare = bare.or((self.port == 80).then_some(host));
+        if !matches!(bare, Some("127.0.0.1" | "localhost")) {
             return Err(PageRefusal::Site);
         }
         let has_origin = parts.headers.contains_key(ORIGIN);
@@ -229,6 +231,9 @@ mod tests {
             assert!(!check(&get, &fields), "{fields:?}");
         }
         assert!(!check(&post, &[own]), "a browser would send its origin");
+        let access = PageAccess::new(80).unwrap();
+        let of_port_80 = [("host", "127.0.0.1"), ("origin", "http://127.0.0.1")];
+        assert!(access.check_site(&parts(post, "/", &of_port_80)).is_ok());
     }
 
     #[test]

@@ -163,17 +163,20 @@ function summed(rates, select) {
 
 // The overview
 
+/** The time by the clock of the command, which may run on another machine. */
+const now = () => state.at + (Date.now() - heardAt);
+
 function showHealth() {
   const late = heardAt && Date.now() - heardAt > LATE;
   const problems = late
-    ? [{ level: "critical", what: `no news from \`tidegate dashboard\` since ${clock(heardAt)}`, cure: "Check that the command still runs. The figures below are the last ones.", since: heardAt }]
+    ? [{ level: "critical", what: `no news from \`tidegate dashboard\` since ${clock(heardAt)}`, cure: "Check that the command still runs. The figures below are the last ones.", since: state.at }]
     : state.problems;
   const health = late ? "critical" : state.health;
   const words = { good: "● Good", warning: "▲ Warning", critical: "✕ Critical" };
   setAttribute(at("health"), "data-health", health);
   setText(at("health-word"), words[health]);
   const [first, ...others] = problems;
-  const line = ({ what, cure, since }) => `${what}, since ${clock(since)} (${duration((Date.now() - since) / 1000)}). ${cure}`;
+  const line = ({ what, cure, since }) => `${what}, since ${clock(since)} (${duration((now() - since) / 1000)}). ${cure}`;
   const status = state.status;
   // The line itself has a time that moves on: a screen reader gets only what is new.
   setText(at("health-news"), first ? `${words[health].slice(2)}: ${first.what}` : words[health].slice(2));
@@ -375,11 +378,10 @@ function showReasons(id, recent, total) {
 }
 
 function showCertificates() {
-  const now = Date.now();
   keyed(at("certificates"), state.certificates.certificates, (it) => `${it.listener} ${it.file ?? it.names.join()}`, barLine, (line, it) => {
     const names = it.names.length > 2 ? `${it.names[0]} and ${it.names.length - 1} more` : it.names.join(", ") || it.file || "";
     const left = it.share_left;
-    const expires = it.expires ? (Date.parse(it.expires) - now) / 1000 : null;
+    const expires = it.expires ? (Date.parse(it.expires) - now()) / 1000 : null;
     let text = left == null ? "not issued yet" : expires < 0 ? "✕ expired" : `${Math.round(left * 100)} % left, ${duration(expires)}`;
     let kind = left == null || expires < 0 || left < 0.1 ? "bad" : left < 0.33 ? "warning" : "";
     if (it.self_signed) [text, kind] = ["▲ self-signed stand-in", "warning"];
@@ -468,14 +470,16 @@ async function request(path, options = {}) {
   const text = await answer.text();
   let body = null;
   try { body = JSON.parse(text); } catch { body = { error: text }; }
-  if (!answer.ok) throw new Error(body.error ?? `status ${answer.status}`);
+  if (!answer.ok) throw Object.assign(new Error(body.error ?? `status ${answer.status}`), { status: answer.status });
   return body;
 }
 
 const post = (path, body) => request(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 
 /** Asks a question; resolves to the form's values, or to null. */
-function ask(title, content, yes) {
+async function ask(title, content, yes) {
+  // Not in place of another question, whose answer this would get.
+  if (at("dialog").open) return null;
   setText(at("dialog-title"), title);
   at("dialog-body").replaceChildren(...content);
   at("dialog-yes").hidden = !yes;
@@ -511,7 +515,13 @@ async function steerEndpoint(upstream, endpoint) {
     ? "It gets new sessions again."
     : `It gets no new sessions. Its ${plural(endpoint.tunnels, "tunnel")} stay open, unless \`on_drain\` closes them.`;
   if (!await ask(title, [el("p", {}, text)], isDrained ? "Undrain" : "Drain")) return;
-  await attempt(title, () => post(`/v1/endpoints/${isDrained ? "undrain" : "drain"}`, { upstream, endpoint: endpoint.endpoint }));
+  const path = `/v1/endpoints/${isDrained ? "undrain" : "drain"}`;
+  const which = { upstream, endpoint: endpoint.endpoint };
+  await attempt(title, async () => {
+    await post(path, which);
+    // Older generations may not know the endpoint any more.
+    for (const older of state.status.generations.slice(1)) await post(`${path}?generation=${older.generation}`, which).catch(() => {});
+  });
 }
 
 // Tunnels
@@ -526,6 +536,10 @@ const COLUMNS = [
 
 let shownPage = 0;
 let listing = false;
+/** Whether the list was asked for again while it was being read. */
+let listAgain = false;
+/** The filter of what is listed. */
+let listed = {};
 
 /** The fields of the filter that are set. */
 function filter() {
@@ -535,13 +549,16 @@ function filter() {
 }
 
 async function list() {
+  listAgain = listing;
   if (listing) return;
   listing = true;
   try {
     const form = at("filter");
-    const query = new URLSearchParams({ ...filter(), sort: form.sort.value, limit: String(Math.min(MAX_LISTED, (shownPage + 1) * PAGE_LENGTH)) });
+    const chosen = filter();
+    const query = new URLSearchParams({ ...chosen, sort: form.sort.value, limit: String(Math.min(MAX_LISTED, (shownPage + 1) * PAGE_LENGTH)) });
     if (form.rates.checked) query.set("rate_window", "1s");
     const { tunnels, matched } = await request(`/v1/tunnels?${query}`);
+    listed = chosen;
     const pages = Math.max(1, Math.ceil(Math.min(matched, MAX_LISTED) / PAGE_LENGTH));
     if (shownPage >= pages) shownPage = pages - 1;
     const from = shownPage * PAGE_LENGTH;
@@ -571,6 +588,7 @@ async function list() {
     setText(at("page-of"), error.message);
   }
   listing = false;
+  if (listAgain) await list();
 }
 
 async function showTunnel(tunnel) {
@@ -594,7 +612,10 @@ async function close(chosen, title) {
   const all = Object.keys(chosen).every((name) => name === "kind");
   const counted = await attempt(title, () => post("/v1/tunnels/close", { filter: chosen, all, dry_run: true }));
   if (!counted) return;
-  const content = [el("p", {}, `${plural(counted.matched, "tunnel")} would be closed with ${counted.code ?? 1012}. Clients that reconnect get another one.`)];
+  const which = all ? "All of them" : Object.entries(chosen).map(([name, value]) => `${name} ${value}`).join(", ");
+  const code = counted.code ?? 1012;
+  const then = code === 1012 ? " Clients that reconnect get another one." : "";
+  const content = [el("p", {}, `${which}: ${plural(counted.matched, "tunnel")} would be closed with ${code}.${then}`)];
   if (counted.matched > 1) content.push(el("p", {}, el("label", {}, "Evenly over this time, empty for at once: ", el("input", { name: "over", value: counted.matched > 100 ? "2m" : "", size: 6, autocomplete: "off" }))));
   const answer = await ask(title, content, `Close ${count(counted.matched)}`);
   if (!answer) return;
@@ -708,9 +729,8 @@ function show() {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (!state) return;
-  draw();
-  if (name === "tunnels") list();
+  if (name === "tunnels" && key) list();
+  if (state) draw();
 }
 
 function draw() {
@@ -767,6 +787,8 @@ async function follow(position) {
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 function refuse() {
+  // What was shown is not to come back with the next look at the clock.
+  state = null;
   setAttribute(at("health"), "data-health", "critical");
   setText(at("health-word"), "✕ Not admitted");
   setText(at("health-text"), "This tab was not opened with the address that `tidegate dashboard` has printed. Stop the command and start it again for a new one.");
@@ -781,10 +803,14 @@ async function begin() {
   key = localStorage.getItem("tidegate-key");
   show();
   if (!key) return refuse();
-  try {
-    ({ steer } = await request("/abilities"));
-  } catch {
-    return refuse();
+  for (;;) {
+    try {
+      ({ steer } = await request("/abilities"));
+      break;
+    } catch (error) {
+      if (error.status === 401) return refuse();
+      await pause(1000);
+    }
   }
   at("close-all").hidden = !steer;
   const position = { id: "" };
@@ -809,7 +835,7 @@ at("filter").onsubmit = (event) => { event.preventDefault(); shownPage = 0; list
 at("filter").sort.onchange = () => { shownPage = 0; list(); };
 at("earlier").onclick = () => { shownPage -= 1; list(); };
 at("later").onclick = () => { shownPage += 1; list(); };
-at("close-all").onclick = () => close(filter(), "Close all tunnels that match?");
+at("close-all").onclick = () => close(listed, "Close all tunnels that match?");
 at("question").onsubmit = (event) => { event.preventDefault(); explain(); };
 at("plan").onclick = plan;
 addEventListener("hashchange", show);

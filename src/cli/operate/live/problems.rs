@@ -131,7 +131,10 @@ fn of_upstream(upstream: &UpstreamInfo, now: u64) -> Option<Problem> {
                 named(&out)
             ),
         };
-        let cure = "Start its backends or put one back into service: clients get 503 meanwhile.";
+        let cure = match are_full(&out) {
+            true => "Raise `max_tunnels`, or add an endpoint: clients wait or get 503 meanwhile.",
+            false => "Start its backends or put one back into service: clients get 503 meanwhile.",
+        };
         let problem = Problem::new(ProblemLevel::Critical, subject, what, cure);
         return Some(Problem {
             since: since(&out, now),
@@ -148,7 +151,7 @@ fn of_upstream(upstream: &UpstreamInfo, now: u64) -> Option<Problem> {
         if out.len() == 1 { "is" } else { "are" },
         named(&out)
     );
-    let cure = match out.iter().all(|it| it.state == EndpointStatus::Full) {
+    let cure = match are_full(&out) {
         true => "Raise `max_tunnels`, or add an endpoint.",
         false => "Look at that backend; the others serve its clients.",
     };
@@ -212,6 +215,12 @@ fn of_dependencies(reading: &Reading) -> Vec<Problem> {
         problems.push(Problem::new(ProblemLevel::Warning, subject, what, cure));
     }
     problems
+}
+
+/// Whether each of these has all the tunnels it may have.
+fn are_full(endpoints: &[&EndpointInfo]) -> bool {
+    let mut endpoints = endpoints.iter().peekable();
+    endpoints.peek().is_some() && endpoints.all(|it| it.state == EndpointStatus::Full)
 }
 
 #[cfg(test)]

@@ -148,6 +148,11 @@ impl TopState {
                     return;
                 }
                 (self.listing, self.listed_at) = (None, now);
+                if let (Some(Ok(_)), Err(why)) = (&self.tunnels, &listed) {
+                    // What is shown stays, and the selection with it.
+                    self.notice = Some(first_line(why).to_owned());
+                    return;
+                }
                 self.tunnels = Some(listed);
                 self.settle_tunnels();
             }

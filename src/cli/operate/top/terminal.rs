@@ -14,7 +14,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::{Frame, Terminal};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Signal, getpid, getsid, kill_process};
 use tokio::sync::mpsc;
 
 /// Events that wait to be handled; the thread that reads them waits if there are more.
@@ -48,8 +48,12 @@ impl OwnedTerminal {
         self.terminal.draw(frame).map(drop)
     }
 
-    /// Gives the terminal to the shell until this process is continued.
+    /// Gives the terminal to the shell until this process is continued. Does nothing if it leads its session, as with
+    /// `ssh -t`: then there is no shell that would continue it.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
+        if getsid(None).is_ok_and(|leader| leader == getpid()) {
+            return Ok(());
+        }
         give_back();
         // Unlike SIGTSTP, it cannot be handled: this process stands still here.
         kill_process(getpid(), Signal::STOP)?;
