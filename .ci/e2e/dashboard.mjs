@@ -145,7 +145,8 @@ async function openDashboard(name, options = []) {
     await page.send('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: 1, mobile: width < 600 })
     await page.send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] })
   }
-  await until('figures', async () => (await text('#now-tunnels')) !== '–' && (await text('#now-messages')) !== '–')
+  // Rates need a second reading.
+  await until('figures', async () => /\d/.test(await text('#now-tunnels')) && /\d/.test(await text('#now-messages')))
   return { ...page, program, text, press, show, fill, picture, size, url }
 }
 
