@@ -51,6 +51,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take in all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The first pause before a service that has failed is asked again, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 /// Why a request has no response.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpsClientError {
@@ -325,6 +328,14 @@ async fn exchange(
         Either::Left((result, _)) => result,
         Either::Right((_, asking)) => asking.await,
     }
+}
+
+/// How long to wait before a service is asked again, after this number of failures in a row. Callers shorten it by
+/// chance, so that not all nodes ask at once.
+pub fn backoff(failures: u32) -> Duration {
+    let (first, longest) = BACKOFF;
+    let times = 2_u32.saturating_pow(failures.saturating_sub(1));
+    first.saturating_mul(times).min(longest)
 }
 
 #[cfg(test)]

@@ -59,12 +59,15 @@ impl Target {
         let folder = TempDir::new().unwrap();
         write_certificate(folder.path());
         let [plain, tls] = free_addresses();
-        let addresses = Addresses {
+        let setup = Setup {
+            shown: folder.path().display().to_string(),
             plain,
             tls,
             backend,
+            tuning,
+            access_logs,
         };
-        let config = config(peer, folder.path(), addresses, tuning, access_logs);
+        let config = config(peer, &setup);
         Self {
             running: Running::start(peer, folder, &config, plain),
             plain,
@@ -124,46 +127,40 @@ impl Target {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Addresses {
+/// What a configuration is made of.
+struct Setup {
+    /// The folder of its files.
+    shown: String,
     plain: SocketAddr,
     tls: SocketAddr,
     backend: SocketAddr,
-}
-
-fn config(
-    peer: Peer,
-    folder: &Path,
-    addresses: Addresses,
     tuning: Tuning,
     access_logs: AccessLogs,
-) -> String {
+}
+
+fn config(peer: Peer, setup: &Setup) -> String {
     match peer {
-        Peer::Tidegate | Peer::Baseline => tidegate(folder, addresses, tuning, access_logs),
-        Peer::Haproxy => haproxy(folder, addresses, tuning, access_logs),
-        Peer::Nginx => nginx(folder, addresses, tuning, access_logs),
-        Peer::Sozu => sozu(folder, addresses, tuning, access_logs),
-        Peer::Relay => format!("{} {}", addresses.plain, addresses.backend),
+        Peer::Tidegate | Peer::Baseline => tidegate(setup),
+        Peer::Haproxy => haproxy(setup),
+        Peer::Nginx => nginx(setup),
+        Peer::Sozu => sozu(setup),
+        Peer::Relay => format!("{} {}", setup.plain, setup.backend),
     }
 }
 
-fn tidegate(
-    folder: &Path,
-    addresses: Addresses,
-    tuning: Tuning,
-    access_logs: AccessLogs,
-) -> String {
-    let Addresses {
+fn tidegate(setup: &Setup) -> String {
+    let Setup {
+        shown,
         plain,
         tls,
         backend,
-    } = addresses;
-    let shown = folder.display();
-    let http2 = match tuning {
+        ..
+    } = setup;
+    let http2 = match setup.tuning {
         Tuning::Http2 => "http2 = true\n",
         Tuning::Standard | Tuning::Bulk => "",
     };
-    let log = match access_logs {
+    let log = match setup.access_logs {
         AccessLogs::On => "",
         AccessLogs::Off => "access_log.to = \"off\"\n",
     };
@@ -179,23 +176,24 @@ fn tidegate(
     )
 }
 
-fn haproxy(folder: &Path, addresses: Addresses, tuning: Tuning, access_logs: AccessLogs) -> String {
-    let Addresses {
+fn haproxy(setup: &Setup) -> String {
+    let Setup {
+        shown,
         plain,
         tls,
         backend,
-    } = addresses;
-    let shown = folder.display();
-    let alpn = match tuning {
+        ..
+    } = setup;
+    let alpn = match setup.tuning {
         Tuning::Http2 => " alpn h2,http/1.1",
         Tuning::Standard | Tuning::Bulk => "",
     };
     // Without a limit on pipes it asks for more descriptors than many systems allow.
-    let (pipes, splice) = match tuning {
+    let (pipes, splice) = match setup.tuning {
         Tuning::Bulk => (" maxpipes 100\n", " option splice-auto\n"),
         Tuning::Standard | Tuning::Http2 => ("", ""),
     };
-    let log = match access_logs {
+    let log = match setup.access_logs {
         AccessLogs::On => " log global\n option httplog\n",
         AccessLogs::Off => "",
     };
@@ -208,18 +206,19 @@ fn haproxy(folder: &Path, addresses: Addresses, tuning: Tuning, access_logs: Acc
     )
 }
 
-fn nginx(folder: &Path, addresses: Addresses, tuning: Tuning, access_logs: AccessLogs) -> String {
-    let Addresses {
+fn nginx(setup: &Setup) -> String {
+    let Setup {
+        shown,
         plain,
         tls,
         backend,
-    } = addresses;
-    let shown = folder.display();
-    let buffers = match tuning {
+        ..
+    } = setup;
+    let buffers = match setup.tuning {
         Tuning::Bulk => "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;",
         Tuning::Standard | Tuning::Http2 => "",
     };
-    let log = match access_logs {
+    let log = match setup.access_logs {
         AccessLogs::On => format!("access_log {shown}/log/access;"),
         AccessLogs::Off => "access_log off;".to_owned(),
     };
@@ -238,18 +237,19 @@ fn nginx(folder: &Path, addresses: Addresses, tuning: Tuning, access_logs: Acces
     )
 }
 
-fn sozu(folder: &Path, addresses: Addresses, tuning: Tuning, access_logs: AccessLogs) -> String {
-    let Addresses {
+fn sozu(setup: &Setup) -> String {
+    let Setup {
+        shown,
         plain,
         tls,
         backend,
-    } = addresses;
-    let shown = folder.display();
-    let buffer = match tuning {
+        ..
+    } = setup;
+    let buffer = match setup.tuning {
         Tuning::Bulk => 65_536,
         Tuning::Standard | Tuning::Http2 => 16_393,
     };
-    let log = match access_logs {
+    let log = match setup.access_logs {
         AccessLogs::On => "info",
         AccessLogs::Off => "off",
     };

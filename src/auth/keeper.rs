@@ -11,6 +11,7 @@ use super::issuer_keys::{IssuerKeys, KeyFetchStatus};
 use super::key_set::KeySet;
 use crate::causes::with_causes;
 use crate::config::key_set::PublishedKey;
+use crate::https_client::backoff;
 use crate::quota::failure_reports::{FailureReports, warn_once_a_minute};
 
 /// The issuer is asked again after this time at the earliest and at the latest, whatever it says itself.
@@ -18,9 +19,6 @@ const REFRESH: (Duration, Duration) = (Duration::from_secs(60), Duration::from_s
 
 /// The same, if it says nothing.
 const USUAL_REFRESH: Duration = Duration::from_secs(5 * 60);
-
-/// How long is waited after the first failure, and at the longest after many in a row.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Keeps the keys of one issuer up to date.
 pub(super) struct KeyKeeper<F> {
@@ -116,13 +114,6 @@ impl<F: KeyFetch> KeyKeeper<F> {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone.
     let _ = stop.wait_for(|is_stopped| *is_stopped).await;
-}
-
-/// How long is waited after this number of failures in a row.
-fn backoff(failures: u32) -> Duration {
-    let (first, longest) = BACKOFF;
-    let times = 2_u32.saturating_pow(failures.saturating_sub(1));
-    first.saturating_mul(times).min(longest)
 }
 
 #[cfg(test)]

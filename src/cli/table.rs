@@ -53,7 +53,7 @@ impl Cell {
         Self::number(short(seconds))
     }
 
-    /// Its text alone, for where there is no table.
+    /// Its text, to be shown outside a table.
     #[cfg(feature = "top")]
     pub(super) fn into_text(self) -> String {
         self.text

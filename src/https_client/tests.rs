@@ -11,6 +11,12 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 
+#[test]
+fn pauses_double_up_to_a_minute() {
+    let pauses = [1, 2, 3, 7, 40].map(|failures| backoff(failures).as_secs());
+    assert_eq!(pauses, [1, 2, 4, 60, 60]);
+}
+
 /// A service that sends the same response to every connection, after it has read a head.
 struct Service {
     port: u16,

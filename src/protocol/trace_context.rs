@@ -12,7 +12,7 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The flag of a trace that its caller records.
-const SAMPLED: u8 = 1;
+pub const SAMPLED: u8 = 1;
 
 /// The id of a trace; never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

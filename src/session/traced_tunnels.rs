@@ -3,8 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use crate::observe::access_log::SessionId;
-use crate::observe::facts::HandshakeSpan;
+use crate::observe::facts::{HandshakeSpan, SessionId};
 use crate::observe::spans::TunnelSpan;
 
 /// The sampled tunnels of a worker.

@@ -20,15 +20,12 @@ use super::queue::{MAX_BATCH, SpanQueue};
 use super::span::{Attributes, FinishedSpan};
 use crate::config::model::TracesConfig;
 use crate::https_client::service_traffic::ServiceTraffic;
-use crate::https_client::{HttpsClient, HttpsClientError};
+use crate::https_client::{HttpsClient, HttpsClientError, backoff};
 use crate::quota::failure_reports::{FailureReports, warn_once_a_minute};
 use crate::upstream::connect::Connector;
 
 /// How long a first span waits for others, at most.
 const BATCH_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How long is waited after the first failure, and at the longest after many in a row.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How long the spans that are left at the end of the process may take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -287,22 +284,4 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 fn is_stopped(stop: &watch::Receiver<bool>) -> bool {
     stop.has_changed().is_err()
-}
-
-/// How long is waited after this number of failures in a row.
-fn backoff(failures: u32) -> Duration {
-    let (first, longest) = BACKOFF;
-    let times = 2_u32.saturating_pow(failures.saturating_sub(1));
-    first.saturating_mul(times).min(longest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_minute() {
-        let pauses = [1, 2, 3, 7, 40].map(|failures| backoff(failures).as_secs());
-        assert_eq!(pauses, [1, 2, 4, 60, 60]);
-    }
 }

@@ -8,11 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::span::{AttributeValue, Attributes, FinishedSpan};
+use crate::protocol::trace_context::SAMPLED;
 
-/// The flags of a span: the lowest eight bits are those of the trace, of which one is known.
-const SAMPLED: u32 = 1;
-
-/// Whether it is known that the parent is in another process, and whether it is.
+/// The flags of a span, above those of its trace: whether it is known that the parent is in another process, and whether it is.
 const KNOWS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 
@@ -37,7 +35,7 @@ fn span(span: &FinishedSpan) -> Value {
     let mut value = json!({
         "traceId": span.ids.trace.to_string(),
         "spanId": span.ids.span.to_string(),
-        "flags": SAMPLED | KNOWS_REMOTE | remote,
+        "flags": u32::from(SAMPLED) | KNOWS_REMOTE | remote,
         "name": span.name,
         "kind": span.kind as u8,
         "startTimeUnixNano": nanos(span.began),

@@ -69,6 +69,16 @@ impl LinkInfo {
         }
     }
 
+    /// Messages in both directions.
+    pub fn messages(&self) -> u64 {
+        self.messages_from_client + self.messages_from_endpoint
+    }
+
+    /// Bytes in both directions.
+    pub fn bytes(&self) -> u64 {
+        self.bytes_from_client + self.bytes_from_endpoint
+    }
+
     /// Adds what one worker has counted.
     fn add(&mut self, series: &EndpointSeries) {
         let carried = |kind| series.traffic.published(kind);

@@ -45,7 +45,7 @@ pub(in crate::cli) struct DashboardArgs {
     client: AdminClient,
 }
 
-/// Why there is no page.
+/// Why the page cannot be served.
 enum DashboardFailure {
     /// No tidegate to show.
     Client(ClientError),

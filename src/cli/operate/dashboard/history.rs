@@ -15,7 +15,7 @@ const MAX_POINTS: usize = 300;
 /// Events that are remembered.
 const MAX_EVENTS: usize = 200;
 
-/// The figures of one second; rates are missing where there is no earlier reading of the same process.
+/// The figures of one second. It has no rates without an earlier reading of the same process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct HistoryPoint {
     /// When, in milliseconds since 1970.

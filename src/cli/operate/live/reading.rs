@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidegate::admin::api::listeners::ListenerInfo;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::StatusInfo;
-use tidegate::admin::api::traffic::TrafficInfo;
+use tidegate::admin::api::traffic::{LinkInfo, TrafficInfo};
 use tidegate::admin::api::upstreams::UpstreamInfo;
 
 use crate::cli::client::{AdminClient, ClientError};
@@ -63,24 +63,31 @@ impl Reading {
 
     /// Messages and bytes since `before`, in both directions. A link that is new since has carried all of its own.
     pub(in crate::cli::operate) fn carried_since(&self, before: &Self) -> (u64, u64) {
-        let of = |reading: &Self| -> BTreeMap<[String; 4], (u64, u64)> {
-            let links = reading.traffic.links.iter().map(|link| {
-                let names = [&link.listener, &link.route, &link.upstream, &link.endpoint];
-                let messages = link.messages_from_client + link.messages_from_endpoint;
-                let bytes = link.bytes_from_client + link.bytes_from_endpoint;
-                (names.map(Clone::clone), (messages, bytes))
-            });
-            links.collect()
-        };
-        let before = of(before);
-        let sums = of(self).into_iter().map(|(names, (messages, bytes))| {
-            let (messages_before, bytes_before) = before.get(&names).copied().unwrap_or_default();
+        fn named(link: &LinkInfo) -> ([&str; 4], &LinkInfo) {
+            let LinkInfo {
+                listener,
+                route,
+                upstream,
+                endpoint,
+                ..
+            } = link;
+            ([listener, route, upstream, endpoint], link)
+        }
+        let before: BTreeMap<_, _> = before.traffic.links.iter().map(named).collect();
+        let links = self.traffic.links.iter().map(named);
+        links.fold((0, 0), |(messages, bytes), (names, link)| {
+            let earlier = before.get(&names);
             (
-                messages.saturating_sub(messages_before),
-                bytes.saturating_sub(bytes_before),
+                messages
+                    + link
+                        .messages()
+                        .saturating_sub(earlier.map_or(0, |it| it.messages())),
+                bytes
+                    + link
+                        .bytes()
+                        .saturating_sub(earlier.map_or(0, |it| it.bytes())),
             )
-        });
-        sums.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1))
+        })
     }
 
     /// Requests rejected since the start, by reason.

@@ -196,8 +196,8 @@ impl TrafficSums {
         for link in &reading.traffic.links {
             let key = (link.upstream.clone(), link.endpoint.clone());
             let (messages, bytes) = endpoints.entry(key).or_default();
-            *messages += link.messages_from_client + link.messages_from_endpoint;
-            *bytes += link.bytes_from_client + link.bytes_from_endpoint;
+            *messages += link.messages();
+            *bytes += link.bytes();
         }
         Self {
             at,

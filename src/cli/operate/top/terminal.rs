@@ -49,7 +49,7 @@ impl OwnedTerminal {
     }
 
     /// Gives the terminal to the shell until this process is continued. Does nothing if it leads its session, as with
-    /// `ssh -t`: then there is no shell that would continue it.
+    /// `ssh -t`: no shell would continue it.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         if getsid(None).is_ok_and(|leader| leader == getpid()) {
             return Ok(());
