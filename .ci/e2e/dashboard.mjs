@@ -65,16 +65,18 @@ function opened(port, path) {
   })
 }
 
-async function startFleet() {
-  const echoes = [1, 2, 3].map(() => new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false }))
-  for (const echo of echoes) {
-    echo.on('connection', (it) => { it.on('message', (data) => it.send(data)); it.on('error', () => {}) })
-    await until('an echo', () => echo.address())
-  }
+/** An endpoint that echoes. */
+async function echoing() {
+  const echo = new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false })
+  echo.on('connection', (it) => { it.on('message', (data) => it.send(data)); it.on('error', () => {}) })
+  await until('an echo', () => echo.address())
+  return echo
+}
+
+/** Starts a tidegate in front of two upstreams with these settings, and with an expiring certificate; its port. */
+async function startProxy({ chat, games }) {
   expiring()
-  const [port, tls, dead] = [await freePort(), await freePort(), await freePort()]
-  const at = (it) => `"127.0.0.1:${it}"`
-  const many = Array.from({ length: crowd }, (_, place) => `"127.1.${Math.floor(place / 250)}.${1 + place % 250}:9"`)
+  const [port, tls] = [await freePort(), await freePort()]
   start(tidegate, ['run', '--config', write('tidegate.toml', `
 [server]
 log.level = "warn"
@@ -82,9 +84,9 @@ access_log.to = "off"
 [admin]
 bind = "unix:${socket}"
 [listener.public]
-bind = [${at(port)}]
+bind = ["127.0.0.1:${port}"]
 [listener.secure]
-bind = [${at(tls)}]
+bind = ["127.0.0.1:${tls}"]
 tls.certificates = [{ cert = "chat.pem", key = "chat.key" }]
 [[route]]
 name = "chat"
@@ -95,12 +97,23 @@ name = "games"
 path_prefix = "/games"
 upstream = "games"
 [upstream.chat]
-endpoints = [${echoes.map((it) => at(it.address().port)).join(', ')}, ${at(dead)}]
-health = { tcp = {}, interval = "200ms", fall = 1 }
+${chat}
 [upstream.games]
-endpoints = [${many.join(', ')}]
+${games}
 `)])
   await until('tidegate', () => listens(port))
+  return port
+}
+
+async function startFleet() {
+  const echoes = [await echoing(), await echoing(), await echoing()]
+  const dead = await freePort()
+  const chat = [...echoes.map((it) => it.address().port), dead].map((it) => `"127.0.0.1:${it}"`)
+  const many = Array.from({ length: crowd }, (_, place) => `"127.1.${Math.floor(place / 250)}.${1 + place % 250}:9"`)
+  const port = await startProxy({
+    chat: `endpoints = [${chat.join(', ')}]\nhealth = { tcp = {}, interval = "200ms", fall = 1 }`,
+    games: `endpoints = [${many.join(', ')}]`,
+  })
   const open = []
   for (let first = 0; first < tunnels; first += 100) {
     const some = Array.from({ length: 100 }, (_, place) => opened(port, `/chat/room-${(first + place) % 40}`))
@@ -198,41 +211,13 @@ const masked = (text, opcode = 1) => Buffer.concat([Buffer.from([0x80 | opcode, 
 /** Clients that come, talk and leave for five minutes, while an endpoint is drained and another one fails. */
 async function takePicture(file) {
   const names = ['chat-1', 'chat-2', 'chat-3', 'chat-4', 'game-1', 'game-2', 'game-3']
-  const echoes = Object.fromEntries(names.map((name) => [name, new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false })]))
-  for (const echo of Object.values(echoes)) {
-    echo.on('connection', (it) => { it.on('message', (data) => it.send(data)); it.on('error', () => {}) })
-    await until('an echo', () => echo.address())
-  }
-  expiring()
-  const [port, tls] = [await freePort(), await freePort()]
+  const echoes = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await echoing()])))
   const of = (kind) => names.filter((name) => name.startsWith(kind)).map((name) => `{ address = "127.0.0.1:${echoes[name].address().port}", name = "${name}" }`).join(', ')
-  start(tidegate, ['run', '--config', write('tidegate.toml', `
-[server]
-access_log.to = "off"
-[admin]
-bind = "unix:${socket}"
-[listener.public]
-bind = ["127.0.0.1:${port}"]
-[listener.secure]
-bind = ["127.0.0.1:${tls}"]
-tls.certificates = [{ cert = "chat.pem", key = "chat.key" }]
-[[route]]
-name = "chat"
-path_prefix = "/chat"
-upstream = "chat"
-[[route]]
-name = "games"
-path_prefix = "/games"
-upstream = "games"
-[upstream.chat]
-endpoints = [${of('chat')}]
-slow_start = "2m"
-health = { tcp = {}, interval = "1s", timeout = "900ms", fall = 2 }
-[upstream.games]
-endpoints = [${of('game')}]
-health = { tcp = {}, interval = "1s", timeout = "900ms", fall = 2 }
-`)])
-  await until('tidegate', () => listens(port))
+  const health = 'health = { tcp = {}, interval = "1s", timeout = "900ms", fall = 2 }'
+  const port = await startProxy({
+    chat: `endpoints = [${of('chat')}]\nslow_start = "2m"\n${health}`,
+    games: `endpoints = [${of('game')}]\n${health}`,
+  })
   const page = await openDashboard('picture')
   await page.size(1280, 800)
   const begin = Date.now()
