@@ -3,9 +3,13 @@
 //! It runs on the control runtime. Time and size are bounded: one deadline for the whole request, limits for the
 //! head and the body of the response. Redirects are not followed. A request has a connection of its own: these
 //! services are asked seldom, and most of them close idle connections before the next request.
+//!
+//! A response is read whole, or as a stream of lines that may last for hours ([`line_stream`]).
 
 pub mod counters;
+pub mod line_stream;
 pub mod origin;
+mod service_body;
 pub mod service_traffic;
 
 use std::io;
@@ -14,21 +18,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Request, Response};
-use http_body::Body as _;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::response::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
 use rustls::ClientConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use self::counters::ClientCounters;
+use self::line_stream::LineStream;
 use self::origin::{ServiceOrigin, ServiceUrlError};
+use self::service_body::{ServiceBody, exchange};
 use crate::causes::with_causes;
 use crate::config::model::{EndpointTls, Roots};
 use crate::net::tls::{self, TlsError};
@@ -39,10 +42,7 @@ use crate::upstream::resolve::ResolveError;
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION")));
 
-/// The largest head of a response, in bytes.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-
-/// The largest body of a response, in bytes.
+/// The largest body of a response, in bytes, if the client has no other limit.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// How long one address of the service may take to accept a connection.
@@ -105,10 +105,34 @@ pub enum HttpsClientError {
         error: Box<str>,
     },
     /// The response has a larger body than is accepted.
-    #[error("the response of `{host}` is larger than {MAX_BODY_BYTES} bytes")]
+    #[error("the response of `{host}` is larger than {limit} bytes")]
     TooLarge {
         /// The host.
         host: Box<str>,
+        /// The largest body that is accepted, in bytes.
+        limit: usize,
+    },
+    /// A line of the response is longer than is accepted.
+    #[error("a line in the response of `{host}` is longer than {limit} bytes")]
+    LongLine {
+        /// The host.
+        host: Box<str>,
+        /// The longest line that is accepted, in bytes.
+        limit: usize,
+    },
+    /// The response ended in the middle of a line.
+    #[error("the response of `{host}` ended in the middle of a line")]
+    CutLine {
+        /// The host.
+        host: Box<str>,
+    },
+    /// Nothing of the response has come for a time.
+    #[error("nothing from `{host}` for {}", humantime::format_duration(*limit))]
+    Silence {
+        /// The host.
+        host: Box<str>,
+        /// How long it may be silent.
+        limit: Duration,
     },
     /// The deadline has passed.
     #[error("no response from `{host}` within {}", humantime::format_duration(*limit))]
@@ -126,8 +150,11 @@ pub struct HttpsClient {
     connector: Connector,
     /// `None` if it asks without TLS only.
     tls: Option<Arc<ClientConfig>>,
+    /// The name that is verified, instead of the host in the URL.
+    server_name: Option<ServerName<'static>>,
     counters: Arc<ClientCounters>,
     timeout: Duration,
+    max_body_bytes: usize,
     is_plain_allowed: bool,
 }
 
@@ -141,18 +168,29 @@ impl HttpsClient {
         roots: &Roots,
         counters: Arc<ClientCounters>,
     ) -> Result<Self, HttpsClientError> {
-        let tls = tls::endpoint(&EndpointTls {
+        let tls = EndpointTls {
             roots: roots.clone(),
             server_name: None,
             pinned: Vec::new(),
             client: None,
-        })?;
+        };
+        Self::with_tls(connector, &tls, counters)
+    }
+
+    /// A client with these TLS settings, such as a client certificate. It counts its requests in `counters`.
+    ///
+    /// # Errors
+    /// [`HttpsClientError::Settings`].
+    pub fn with_tls(
+        connector: Connector,
+        tls: &EndpointTls,
+        counters: Arc<ClientCounters>,
+    ) -> Result<Self, HttpsClientError> {
         Ok(Self {
-            connector,
-            tls: Some(tls),
-            counters,
-            timeout: REQUEST_TIMEOUT,
+            tls: Some(tls::endpoint(tls)?),
+            server_name: tls.server_name.clone(),
             is_plain_allowed: false,
+            ..Self::without_tls(connector, counters)
         })
     }
 
@@ -161,8 +199,10 @@ impl HttpsClient {
         Self {
             connector,
             tls: None,
+            server_name: None,
             counters,
             timeout: REQUEST_TIMEOUT,
+            max_body_bytes: MAX_BODY_BYTES,
             is_plain_allowed: true,
         }
     }
@@ -174,6 +214,20 @@ impl HttpsClient {
         self
     }
 
+    /// Accepts bodies of up to this many bytes.
+    #[must_use]
+    pub fn max_body_bytes(mut self, limit: usize) -> Self {
+        self.max_body_bytes = limit;
+        self
+    }
+
+    /// Gives a request this time in all; for a stream, until the head of its response has come.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
     /// Sends a request to the absolute URL in it, and reads the whole response, whatever its status.
     ///
     /// # Errors
@@ -181,20 +235,65 @@ impl HttpsClient {
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpsClientError> {
         let origin = ServiceOrigin::of(request.uri(), self.is_plain_allowed)?;
         let started = Instant::now();
+        let asking = async {
+            let (parts, body) = self.ask(&origin, request, started + self.timeout).await?;
+            let body = body.collect(self.max_body_bytes).await?;
+            Ok(Response::from_parts(parts, body))
+        };
+        let result = self.within_timeout(&origin, asking).await;
+        let status = result.as_ref().map(Response::status);
+        self.count(&origin, status, started);
+        result
+    }
+
+    /// Sends a request to the absolute URL in it, and returns when the head of the response has come, whatever its
+    /// status. The lines that follow may be as long as `max_line_bytes`.
+    ///
+    /// The request counts as succeeded or failed now; a stream that fails later counts as one more failure.
+    ///
+    /// # Errors
+    /// [`HttpsClientError`]: there is no response.
+    pub async fn open(
+        &self,
+        request: Request<Bytes>,
+        max_line_bytes: usize,
+    ) -> Result<(Parts, LineStream), HttpsClientError> {
+        let origin = ServiceOrigin::of(request.uri(), self.is_plain_allowed)?;
+        let started = Instant::now();
         let asking = self.ask(&origin, request, started + self.timeout);
-        let result = match timeout(self.timeout, asking).await {
+        let result = self.within_timeout(&origin, asking).await;
+        let status = result.as_ref().map(|(parts, _)| parts.status);
+        self.count(&origin, status, started);
+        let (parts, body) = result?;
+        let lines = LineStream::new(body, max_line_bytes, Arc::clone(&self.counters));
+        Ok((parts, lines))
+    }
+
+    async fn within_timeout<T>(
+        &self,
+        origin: &ServiceOrigin,
+        asking: impl Future<Output = Result<T, HttpsClientError>>,
+    ) -> Result<T, HttpsClientError> {
+        match timeout(self.timeout, asking).await {
             Ok(result) => result,
             Err(_) => Err(HttpsClientError::Timeout {
                 host: origin.host.clone(),
                 limit: self.timeout,
             }),
-        };
-        let failure = match &result {
-            Ok(response) if response.status().is_server_error() => Some(format!(
-                "`{}` responds with {}",
-                origin.host,
-                response.status()
-            )),
+        }
+    }
+
+    /// Counts a request with its result, and reports a failure.
+    fn count(
+        &self,
+        origin: &ServiceOrigin,
+        result: Result<StatusCode, &HttpsClientError>,
+        started: Instant,
+    ) {
+        let failure = match result {
+            Ok(status) if status.is_server_error() => {
+                Some(format!("`{}` responds with {status}", origin.host))
+            }
             Ok(_) => None,
             Err(error) => Some(with_causes(error)),
         };
@@ -202,7 +301,6 @@ impl HttpsClient {
         if let Some(failure) = failure {
             self.counters.report(&failure);
         }
-        result
     }
 
     async fn ask(
@@ -210,11 +308,14 @@ impl HttpsClient {
         origin: &ServiceOrigin,
         request: Request<Bytes>,
         deadline: Instant,
-    ) -> Result<Response<Bytes>, HttpsClientError> {
+    ) -> Result<(Parts, ServiceBody), HttpsClientError> {
         let request = prepared(request, origin)?;
         let tls = match (&origin.tls_name, &self.tls) {
             (None, _) => None,
-            (Some(name), Some(tls)) => Some((name.clone(), Arc::clone(tls))),
+            (Some(host), Some(tls)) => {
+                let name = self.server_name.as_ref().unwrap_or(host);
+                Some((name.clone(), Arc::clone(tls)))
+            }
             (Some(_), None) => {
                 let host = origin.host.clone();
                 return Err(HttpsClientError::NoTls { host });
@@ -222,14 +323,14 @@ impl HttpsClient {
         };
         let socket = self.connect(origin, deadline).await?;
         let Some((name, tls)) = tls else {
-            return exchange(origin, socket, request).await;
+            return exchange(&origin.host, socket, request).await;
         };
         let secured = TlsConnector::from(tls).connect(name, socket).await;
         let stream = secured.map_err(|error| HttpsClientError::Tls {
             host: origin.host.clone(),
             error,
         })?;
-        exchange(origin, stream, request).await
+        exchange(&origin.host, stream, request).await
     }
 
     /// Tries the addresses one after the other.
@@ -288,46 +389,6 @@ fn prepared(
     parts.headers.insert(HOST, origin.authority.clone());
     parts.headers.insert(USER_AGENT, AGENT);
     Ok(Request::from_parts(parts, Full::new(body)))
-}
-
-/// Writes the request, and reads the response.
-async fn exchange(
-    origin: &ServiceOrigin,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-    request: Request<Full<Bytes>>,
-) -> Result<Response<Bytes>, HttpsClientError> {
-    let failed = |error: &hyper::Error| HttpsClientError::Exchange {
-        host: origin.host.clone(),
-        error: with_causes(error).into(),
-    };
-    let handshake = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await;
-    let (mut sender, connection) = handshake.map_err(|error| failed(&error))?;
-    let asking = async move {
-        let response = sender.send_request(request).await;
-        let (parts, body) = response.map_err(|error| failed(&error))?.into_parts();
-        let too_large = || HttpsClientError::TooLarge {
-            host: origin.host.clone(),
-        };
-        if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-            return Err(too_large());
-        }
-        match Limited::new(body, MAX_BODY_BYTES).collect().await {
-            Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-            Err(error) => Err(HttpsClientError::Exchange {
-                host: origin.host.clone(),
-                error: with_causes(&*error).into(),
-            }),
-        }
-    };
-    // The connection moves nothing by itself. When it has ended, what it has read is still there.
-    match select(Box::pin(asking), Box::pin(connection)).await {
-        Either::Left((result, _)) => result,
-        Either::Right((_, asking)) => asking.await,
-    }
 }
 
 /// How long to wait before a service is asked again, after this number of failures in a row. Callers shorten it by

@@ -46,10 +46,7 @@ impl ClientCounters {
             Some(_) => &self.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        *self.latest() = error.map(|error| ServiceFailure {
-            error: error.into(),
-            at: SystemTime::now(),
-        });
+        self.remember(error);
         let seconds = took.as_secs_f64();
         let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < seconds);
         if let Some(bucket) = self.buckets.get(bucket) {
@@ -57,6 +54,19 @@ impl ClientCounters {
         }
         let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.microseconds.fetch_add(microseconds, Ordering::Relaxed);
+    }
+
+    /// Counts the failure of a response that had begun, and whose request was counted then.
+    pub(super) fn count_interruption(&self, error: &str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.remember(Some(error));
+    }
+
+    fn remember(&self, error: Option<&str>) {
+        *self.latest() = error.map(|error| ServiceFailure {
+            error: error.into(),
+            at: SystemTime::now(),
+        });
     }
 
     /// The name of the service in metrics and logs.
@@ -112,5 +122,8 @@ mod tests {
         assert_eq!(&*counters.failure().unwrap().error, "no response");
         counters.count(None, Duration::ZERO);
         assert_eq!(counters.failure(), None);
+        counters.count_interruption("cut");
+        assert_eq!((counters.succeeded(), counters.failed()), (3, 2));
+        assert_eq!(&*counters.failure().unwrap().error, "cut");
     }
 }

@@ -7,8 +7,10 @@ use std::thread::{self, JoinHandle};
 use http::StatusCode;
 use rcgen::{CertifiedKey, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
+use super::service_body::MAX_HEAD_BYTES;
 use super::*;
 
 #[test]
@@ -205,4 +207,169 @@ async fn a_service_that_is_silent_costs_no_more_than_the_deadline() {
         .await
         .unwrap_err();
     assert_eq!(error.to_string(), "no response from `127.0.0.1` within 30s");
+}
+
+/// How long a stream may be silent in tests in which it is not.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What `open` comes to: the status, the lines, and how they end.
+async fn lines(client: &HttpsClient, url: &str, limit: usize) -> (u16, Vec<String>, String) {
+    let request = Request::get(url).body(Bytes::new()).unwrap();
+    let (parts, mut stream) = client.open(request, limit).await.unwrap();
+    let mut lines = Vec::new();
+    loop {
+        let end = match stream.next(PATIENCE).await {
+            Ok(Some(line)) => {
+                lines.push(String::from_utf8(line.to_vec()).unwrap());
+                continue;
+            }
+            Ok(None) => "end".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        return (parts.status.as_u16(), lines, end);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_has_whole_lines_and_says_how_it_ends() {
+    let long = "x".repeat(100_000);
+    let check = async |response: &str, expected: &[&str], end: &str| {
+        for is_tls in [true, false] {
+            let service = serve(response.into(), 1, is_tls);
+            let client = client(&service.roots).allow_plain();
+            let scheme = if is_tls { "https" } else { "http" };
+            let url = format!("{scheme}://localhost:{}/", service.port);
+            let (status, lines, ended) = lines(&client, &url, 100_000).await;
+            assert_eq!(status, 200);
+            assert_eq!(lines, expected);
+            assert!(ended.contains(end), "{ended}");
+            let counted = (client.counters.succeeded(), client.counters.failed());
+            assert_eq!(counted, (1, u64::from(end != "end")));
+        }
+    };
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let clean = format!("{chunked}1\r\na\r\n4\r\nb\nc\n\r\n0\r\n\r\n");
+    check(&clean, &["ab", "c"], "end").await;
+    let in_mid_line = format!("{chunked}3\r\na\nb\r\n0\r\n\r\n");
+    check(&in_mid_line, &["a"], "ended in the middle of a line").await;
+    let in_mid_chunk = format!("{chunked}9\r\na\nb");
+    check(&in_mid_chunk, &["a"], "request to `localhost` failed").await;
+    let without_end = format!("{chunked}2\r\na\n\r\n");
+    check(&without_end, &["a"], "request to `localhost` failed").await;
+    let largest = format!("HTTP/1.1 200 OK\r\ncontent-length: 100001\r\n\r\n{long}\n");
+    check(&largest, &[&long], "end").await;
+    let too_long = format!("HTTP/1.1 200 OK\r\ncontent-length: 100002\r\n\r\n{long}x\n");
+    check(&too_long, &[], "is longer than 100000 bytes").await;
+}
+
+#[tokio::test]
+async fn a_silent_stream_fails_after_its_time_and_a_status_is_not_a_stream() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let client = client(&Roots::Given(Vec::new())).allow_plain();
+    let silent = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        respond(&mut socket, b"HTTP/1.1 200 OK\r\n\r\none\ntw");
+        // Until the client closes the connection.
+        socket.read(&mut [0]).unwrap_or(0)
+    });
+    let request = Request::get(&url).body(Bytes::new()).unwrap();
+    let (_, mut stream) = client.open(request, 1024).await.unwrap();
+    assert_eq!(stream.next(PATIENCE).await.unwrap().unwrap(), "one");
+    tokio::time::pause();
+    let error = stream.next(PATIENCE).await.unwrap_err().to_string();
+    assert_eq!(error, "nothing from `127.0.0.1` for 1m");
+    tokio::time::resume();
+    drop(stream);
+    assert_eq!(silent.join().unwrap(), 0);
+
+    let gone = b"HTTP/1.1 410 Gone\r\ncontent-length: 7\r\n\r\nexpired";
+    let service = serve(gone.to_vec(), 1, false);
+    let url = format!("http://127.0.0.1:{}/", service.port);
+    let request = Request::get(&url).body(Bytes::new()).unwrap();
+    let (parts, stream) = client.open(request, 1024).await.unwrap();
+    assert_eq!(parts.status, StatusCode::GONE);
+    assert_eq!(stream.collect(7, PATIENCE).await.unwrap(), "expired");
+}
+
+#[tokio::test]
+async fn a_client_has_limits_of_its_own() {
+    let body = "x".repeat(MAX_BODY_BYTES + 1);
+    let response = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for (limit, expected) in [
+        (body.len(), None),
+        (body.len() - 1, Some("is larger than 1048576 bytes")),
+    ] {
+        let service = serve(response.clone().into(), 1, false);
+        let client = client(&service.roots).allow_plain().max_body_bytes(limit);
+        let result = get(&client, &format!("http://localhost:{}/", service.port)).await;
+        match expected {
+            None => assert_eq!(result.unwrap().body().len(), body.len()),
+            Some(expected) => assert!(result.unwrap_err().to_string().contains(expected)),
+        }
+    }
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let client = client(&Roots::Given(Vec::new()))
+        .allow_plain()
+        .timeout(Duration::from_secs(5));
+    tokio::time::pause();
+    let error = get(&client, &url).await.unwrap_err();
+    assert_eq!(error.to_string(), "no response from `127.0.0.1` within 5s");
+}
+
+#[tokio::test]
+async fn a_client_presents_its_certificate_and_expects_a_name() {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let certified = |name: &str| {
+        let CertifiedKey { cert, signing_key }: CertifiedKey<KeyPair> =
+            rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+        (cert.der().clone(), key)
+    };
+    let (server, server_key) = certified("etcd.internal");
+    let (own, own_key) = certified("tidegate");
+    let mut trusted = RootCertStore::empty();
+    trusted.add(own.clone()).unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(trusted), Arc::clone(&provider))
+            .build()
+            .unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![server.clone()], server_key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let service = thread::spawn(move || {
+        for _ in 0..2 {
+            let (socket, _) = listener.accept().unwrap();
+            let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(tls, socket);
+            respond(
+                &mut stream,
+                b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            );
+        }
+    });
+    let own = rustls::sign::CertifiedKey::from_der(vec![own], own_key, &provider).unwrap();
+    let mut tls = EndpointTls {
+        roots: Roots::Given(vec![server]),
+        server_name: Some(ServerName::try_from("etcd.internal").unwrap()),
+        pinned: Vec::new(),
+        client: Some(Arc::new(own)),
+    };
+    let with = |tls: &EndpointTls| {
+        HttpsClient::with_tls(Connector::default(), tls, Arc::default()).unwrap()
+    };
+    assert_eq!(get(&with(&tls), &url).await.unwrap().body(), "ok");
+    tls.client = None;
+    assert!(get(&with(&tls), &url).await.is_err());
+    service.join().unwrap();
 }
