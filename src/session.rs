@@ -6,6 +6,7 @@
 //! the result of a session is a [`SessionOutcome`], which `front` writes to the client.
 
 pub mod affinity;
+mod agreed_handshake;
 mod attempts;
 pub mod auth_service;
 mod authorize;
@@ -94,6 +95,9 @@ pub async fn serve(
             detail,
             wait,
         }) => {
+            if rejection.is_rate() {
+                incoming.trace.give_up();
+            }
             access_log::request_rejected(
                 &connection.worker.recorder,
                 incoming.facts(),
@@ -185,8 +189,11 @@ async fn admit(
     {
         return Ok(ForwardDecision::Answered(SessionOutcome::Fixed(answer)));
     }
-    if matches!(intent, Intent::WebSocket(Ok(_))) {
-        incoming.mark_handshake();
+    if let Intent::WebSocket(handshake) = &intent {
+        incoming.sample();
+        if handshake.is_ok() {
+            incoming.mark_handshake();
+        }
     }
     // Before all errors: a client that is over its rate must not get away with requests that are not valid.
     incoming.check_rates(matches!(intent, Intent::WebSocket(_)))?;

@@ -83,6 +83,22 @@ impl TunnelFacts {
             route: Some(&self.series.route.route),
         }
     }
+
+    /// The facts of the handshake.
+    fn of_handshake(&self, protocol: ClientProtocol) -> HandshakeFacts<'_> {
+        let (host, path) = self.host_and_path();
+        HandshakeFacts {
+            session: self.session,
+            client: self.client,
+            protocol,
+            listener: &self.series.route.listener,
+            route: Some(&self.series.route.route),
+            host: Some(host),
+            path: Some(path),
+            upstream: Some(&self.series.upstream),
+            endpoint: Some(&self.series.endpoint),
+        }
+    }
 }
 
 /// The facts of a tunnel that are logged only when it opens.
@@ -130,25 +146,40 @@ pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOp
         handshake_ms = milliseconds(opening.handshake),
     });
     if let Some(span) = &opening.span {
-        let facts = HandshakeFacts {
-            session: facts.session,
-            client: facts.client,
-            protocol: opening.protocol,
-            listener: &route.listener,
-            route: Some(&route.route),
-            host: Some(host),
-            path: Some(path),
-            took: opening.handshake,
-        };
-        let leads_to = Some((&*series.upstream, &*series.endpoint));
+        let facts = facts.of_handshake(opening.protocol);
         // What the client has got (RFC 8441 section 5).
         let status = match opening.protocol {
             ClientProtocol::Http1 => 101,
             ClientProtocol::Http2 => 200,
         };
-        let result = HandshakeResult::answered(HandshakeOutcome::Opened, status, leads_to);
+        let result = HandshakeResult::answered(HandshakeOutcome::Opened, status);
         spans::handshake_ended(recorder, span, facts, result);
     }
+}
+
+/// Records that a client was gone when its endpoint had agreed to a tunnel.
+pub fn tunnel_not_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOpening<'_>) {
+    let series = &*facts.series;
+    let route = &series.route;
+    let counted = route.handshakes(HandshakeOutcome::Abandoned, opening.protocol);
+    counted.add(1);
+    let (host, path) = facts.host_and_path();
+    if let Some(span) = &opening.span {
+        let facts = facts.of_handshake(opening.protocol);
+        spans::handshake_ended(recorder, span, facts, HandshakeResult::ABANDONED);
+    }
+    let subject = Subject {
+        request_id: opening.request_id,
+        trace: opening.trace,
+        ..facts.subject(opening.protocol)
+    };
+    event!(recorder, info, "handshake abandoned", subject, {
+        upstream = &*series.upstream,
+        endpoint = &*series.endpoint,
+        host = host,
+        path = path,
+        duration_ms = milliseconds(opening.handshake + facts.opened.elapsed()),
+    });
 }
 
 /// Records that a tunnel ended.
@@ -261,7 +292,8 @@ impl<'a> RequestFacts<'a> {
 
     /// Records the span of the handshake, if it is one that is sampled.
     fn end_span(&self, recorder: &Recorder, result: HandshakeResult<'_>) {
-        if let Some(span) = self.span {
+        if let Some((pending, span)) = self.span.and_then(|it| Some((it, it.end()?))) {
+            let (upstream, endpoint) = pending.asked();
             let facts = HandshakeFacts {
                 session: self.session,
                 client: self.client,
@@ -270,9 +302,10 @@ impl<'a> RequestFacts<'a> {
                 route: self.route,
                 host: self.host,
                 path: self.path,
-                took: self.started.elapsed(),
+                upstream: upstream.as_deref(),
+                endpoint: endpoint.as_deref(),
             };
-            spans::handshake_ended(recorder, span, facts, result);
+            spans::handshake_ended(recorder, &span, facts, result);
         }
     }
 
@@ -293,6 +326,11 @@ pub fn handshake_abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
         path = facts.path,
         duration_ms = milliseconds(facts.started.elapsed()),
     });
+}
+
+/// Ends the span of a handshake, if it is sampled and nothing else has ended it.
+pub fn end_span(recorder: &Recorder, facts: RequestFacts<'_>) {
+    facts.end_span(recorder, HandshakeResult::ABANDONED);
 }
 
 /// Records that tidegate rejected a request, with details if there are any.
@@ -332,7 +370,8 @@ fn rejected_with(
         let counted = route.handshakes(HandshakeOutcome::Rejected, facts.protocol);
         counted.add(1);
     }
-    facts.end_span(recorder, HandshakeResult::rejected(rejection, status));
+    let result = HandshakeResult::rejected(rejection, status, detail);
+    facts.end_span(recorder, result);
     macro_rules! rejected {
         ($level:ident) => {
             event!(recorder, $level, "rejected", facts.subject(), {
@@ -384,8 +423,7 @@ pub fn response_sent(
         let counted = route.handshakes(HandshakeOutcome::Declined, facts.protocol);
         counted.add(1);
     }
-    let leads_to = endpoint.map(|it| (&*it.upstream, &*it.label));
-    let result = HandshakeResult::answered(HandshakeOutcome::Declined, status, leads_to);
+    let result = HandshakeResult::answered(HandshakeOutcome::Declined, status);
     facts.end_span(recorder, result);
     event!(recorder, info, "request", facts.subject(), {
         upstream = endpoint.map(|endpoint| &*endpoint.upstream),

@@ -1,8 +1,9 @@
 //! The facts about sessions from which log lines and spans are made.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::series::{EndpointSeries, ListenerSeries};
 use crate::net::stream::Peer;
@@ -25,8 +26,59 @@ impl fmt::Display for SessionId {
 pub struct HandshakeSpan {
     /// Its place in the trace.
     pub ids: SpanIds,
+    /// When it began.
+    pub began: SystemTime,
     /// Whether the client uses TLS.
     pub is_secure: bool,
+    /// The port that the request names with its host.
+    pub port: Option<u16>,
+}
+
+/// The span of a handshake that has not ended, and how far the handshake has come. It ends once, whichever way the
+/// handshake goes.
+#[derive(Debug)]
+pub struct PendingSpan {
+    /// The span.
+    pub span: HandshakeSpan,
+    is_ended: Cell<bool>,
+    upstream: RefCell<Option<Arc<str>>>,
+    endpoint: RefCell<Option<Arc<str>>>,
+}
+
+impl PendingSpan {
+    /// The span of a handshake that has just begun.
+    pub fn new(span: HandshakeSpan) -> Self {
+        Self {
+            span,
+            is_ended: Cell::new(false),
+            upstream: RefCell::default(),
+            endpoint: RefCell::default(),
+        }
+    }
+
+    /// Ends the span. Returns it, the first time.
+    pub fn end(&self) -> Option<HandshakeSpan> {
+        (!self.is_ended.replace(true)).then_some(self.span)
+    }
+
+    /// Notes that the handshake goes to an endpoint of this upstream.
+    pub fn asks_upstream(&self, upstream: &Arc<str>) {
+        self.upstream.replace(Some(Arc::clone(upstream)));
+        self.endpoint.replace(None);
+    }
+
+    /// Notes that the handshake goes to the endpoint with this name.
+    pub fn asks_endpoint(&self, endpoint: &Arc<str>) {
+        self.endpoint.replace(Some(Arc::clone(endpoint)));
+    }
+
+    /// The upstream and the endpoint that were asked last, as far as it came.
+    pub(super) fn asked(&self) -> (Option<Arc<str>>, Option<Arc<str>>) {
+        (
+            self.upstream.borrow().clone(),
+            self.endpoint.borrow().clone(),
+        )
+    }
 }
 
 /// The facts of a tunnel that its log lines contain, apart from how it ended.
@@ -74,7 +126,7 @@ pub struct RequestFacts<'a> {
     /// The trace of the request.
     pub trace: Option<TraceId>,
     /// The span of the handshake, if it is sampled.
-    pub span: Option<&'a HandshakeSpan>,
+    pub span: Option<&'a PendingSpan>,
     /// The method, if the request could be parsed.
     pub method: Option<&'a str>,
     /// The requested host, if it is valid.
@@ -83,4 +135,52 @@ pub struct RequestFacts<'a> {
     pub path: Option<&'a str>,
     /// When the request head had been received.
     pub started: Instant,
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::observe::counters::Counters;
+    use crate::observe::recorder::Recorder;
+    use crate::protocol::trace_context::TraceContext;
+    use crate::traces::queue::SpanQueue;
+    use crate::upstream::endpoint::EndpointState;
+
+    /// A recorder, the spans of which can be taken from its queue.
+    pub(crate) fn recorder() -> Recorder {
+        Recorder {
+            counters: Arc::default(),
+            log: Arc::default(),
+            spans: Arc::new(SpanQueue::opened()),
+        }
+    }
+
+    /// A tunnel that opens now.
+    pub(crate) fn tunnel(counters: &Counters) -> TunnelFacts {
+        let endpoint = EndpointState::alone("127.0.0.1:9000".parse().unwrap());
+        let route = counters.listener(&"public".into()).route("chat");
+        TunnelFacts {
+            session: SessionId(1),
+            client: Peer::Unix,
+            series: route.endpoint(&endpoint),
+            target: "chat.example.com/chat".into(),
+            subprotocol: None,
+            opened: Instant::now(),
+        }
+    }
+
+    /// The span of a handshake that began at this time.
+    pub(crate) fn span(began: SystemTime) -> HandshakeSpan {
+        let TraceContext { trace, span, .. } = TraceContext::generate([1; 24]);
+        HandshakeSpan {
+            ids: SpanIds {
+                trace,
+                span,
+                parent: None,
+            },
+            began,
+            is_secure: true,
+            port: Some(8443),
+        }
+    }
 }

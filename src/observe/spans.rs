@@ -3,7 +3,7 @@
 //! The names of attributes are those of OpenTelemetry's conventions for HTTP, where there is one; others begin with
 //! `tidegate.`, and are called as in the log.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::facts::{HandshakeSpan, SessionId, TunnelFacts};
 use super::labels::HandshakeOutcome;
@@ -34,8 +34,10 @@ pub struct HandshakeFacts<'a> {
     pub host: Option<&'a str>,
     /// The requested path, if it is valid.
     pub path: Option<&'a str>,
-    /// How long it took.
-    pub took: Duration,
+    /// The upstream that it led to, if it came so far.
+    pub upstream: Option<&'a str>,
+    /// The endpoint that it led to, if it came so far.
+    pub endpoint: Option<&'a str>,
 }
 
 /// What a handshake came to.
@@ -44,8 +46,7 @@ pub struct HandshakeResult<'a> {
     outcome: HandshakeOutcome,
     status: Option<u16>,
     reason: Option<&'a str>,
-    /// The names of the upstream and the endpoint.
-    leads_to: Option<(&'a str, &'a str)>,
+    detail: Option<&'a str>,
 }
 
 impl<'a> HandshakeResult<'a> {
@@ -54,28 +55,25 @@ impl<'a> HandshakeResult<'a> {
         outcome: HandshakeOutcome::Abandoned,
         status: None,
         reason: None,
-        leads_to: None,
+        detail: None,
     };
 
-    /// There was an answer with this status, of this endpoint of an upstream, if it was one's.
-    pub fn answered(
-        outcome: HandshakeOutcome,
-        status: u16,
-        leads_to: Option<(&'a str, &'a str)>,
-    ) -> Self {
+    /// There was an answer with this status.
+    pub fn answered(outcome: HandshakeOutcome, status: u16) -> Self {
         Self {
             outcome,
             status: Some(status),
             reason: None,
-            leads_to,
+            detail: None,
         }
     }
 
-    /// tidegate has rejected it.
-    pub fn rejected(rejection: Rejection, status: u16) -> Self {
+    /// tidegate has rejected it, with this detail.
+    pub fn rejected(rejection: Rejection, status: u16, detail: Option<&'a str>) -> Self {
         Self {
             reason: Some(rejection.token()),
-            ..Self::answered(HandshakeOutcome::Rejected, status, None)
+            detail,
+            ..Self::answered(HandshakeOutcome::Rejected, status)
         }
     }
 }
@@ -87,13 +85,21 @@ pub struct TunnelSpan {
     pub trace: TraceId,
     /// The span of the handshake.
     pub handshake: SpanId,
+    /// When the tunnel opened. The clock of its duration stands still while the machine is suspended, and the other one
+    /// may be set: only the time itself is right.
+    pub began: SystemTime,
+    /// The port that the request named with its host.
+    pub port: Option<u16>,
 }
 
-impl From<HandshakeSpan> for TunnelSpan {
-    fn from(span: HandshakeSpan) -> Self {
+impl TunnelSpan {
+    /// That of a tunnel which has opened at the time `began`, after the handshake with this span.
+    pub fn after(span: HandshakeSpan, began: SystemTime) -> Self {
         Self {
             trace: span.ids.trace,
             handshake: span.ids.span,
+            began,
+            port: span.port,
         }
     }
 }
@@ -114,6 +120,7 @@ pub fn handshake_ended(
     attributes.text("url.scheme", if span.is_secure { "https" } else { "http" });
     attributes.text_if("url.path", facts.path);
     attributes.text_if("server.address", facts.host);
+    add_port(&mut attributes, facts.host.and(span.port));
     add_client(&mut attributes, facts.client);
     attributes.text("network.protocol.name", "http");
     attributes.text("network.protocol.version", version);
@@ -130,20 +137,18 @@ pub fn handshake_ended(
     attributes.text("tidegate.session", &facts.session.to_string());
     attributes.text("tidegate.listener", facts.listener);
     attributes.text_if("tidegate.route", facts.route);
-    if let Some((upstream, endpoint)) = result.leads_to {
-        attributes.text("tidegate.upstream", upstream);
-        attributes.text("tidegate.endpoint", endpoint);
-    }
+    attributes.text_if("tidegate.upstream", facts.upstream);
+    attributes.text_if("tidegate.endpoint", facts.endpoint);
     attributes.text("tidegate.outcome", result.outcome.token());
     attributes.text_if("tidegate.reason", result.reason);
-    let ended = SystemTime::now();
+    attributes.text_if("tidegate.detail", result.detail);
     recorder.spans.push(FinishedSpan {
         ids: span.ids,
         is_parent_remote: span.ids.parent.is_some(),
         kind: SpanKind::Server,
         name: named(method, facts.route),
-        began: ended.checked_sub(facts.took).unwrap_or(ended),
-        ended,
+        began: span.began,
+        ended: SystemTime::now(),
         attributes,
         has_failed,
     });
@@ -167,6 +172,7 @@ pub fn tunnel_ended(
     attributes.text("network.protocol.name", "websocket");
     attributes.text("url.path", path);
     attributes.text("server.address", host);
+    add_port(&mut attributes, span.port);
     add_client(&mut attributes, facts.client);
     if let Some(kind) = error_type(ended) {
         attributes.text("error.type", kind);
@@ -183,7 +189,6 @@ pub fn tunnel_ended(
         attributes.text("tidegate.closed_by", side.name());
     }
     add_traffic(&mut attributes, meter);
-    let now = SystemTime::now();
     recorder.spans.push(FinishedSpan {
         ids: SpanIds {
             trace: span.trace,
@@ -193,8 +198,8 @@ pub fn tunnel_ended(
         is_parent_remote: false,
         kind: SpanKind::Internal,
         name: named("tunnel", Some(&route.route)),
-        began: now.checked_sub(facts.opened.elapsed()).unwrap_or(now),
-        ended: now,
+        began: span.began,
+        ended: SystemTime::now(),
         attributes,
         has_failed: ended.broken_by() == Some(Side::Endpoint),
     });
@@ -223,6 +228,12 @@ fn error_type(ended: Ended) -> Option<&'static str> {
     ended.broken_by().map(|_| ended.token())
 }
 
+fn add_port(attributes: &mut Attributes, port: Option<u16>) {
+    if let Some(port) = port {
+        attributes.number("server.port", port.into());
+    }
+}
+
 fn add_client(attributes: &mut Attributes, client: Peer) {
     if let Some(address) = client.ip() {
         attributes.text("client.address", &address.to_canonical().to_string());
@@ -237,5 +248,38 @@ fn named(what: &str, route: Option<&str>) -> String {
     match route {
         Some(route) => format!("{what} {route}"),
         None => what.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observe::facts::testing;
+    use crate::traces::span::AttributeValue;
+
+    #[test]
+    fn a_tunnel_begins_when_it_has_opened_whatever_its_clock_says() {
+        let recorder = testing::recorder();
+        // The machine was suspended for an hour right after it.
+        let facts = testing::tunnel(&recorder.counters);
+        let began = SystemTime::now() - Duration::from_secs(3600);
+        let span = TunnelSpan::after(testing::span(began), began);
+        let finished = Finished {
+            ended: Ended::Idle,
+            closed: None,
+            unframed: false,
+            quiet: Duration::ZERO,
+        };
+        tunnel_ended(&recorder, (&facts, span), &Meter::default(), finished);
+        let spans = recorder.spans.taken();
+        let [span] = &spans[..] else {
+            panic!("{spans:?}");
+        };
+        assert_eq!(span.began, began);
+        assert!(span.ended >= began + Duration::from_secs(3600));
+        let port = ("server.port", AttributeValue::Number(8443));
+        assert!(span.attributes.iter().any(|it| *it == port), "{span:?}");
     }
 }

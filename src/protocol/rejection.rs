@@ -212,6 +212,14 @@ impl Rejection {
         )
     }
 
+    /// Whether a client, or all together, have sent more requests than a rate allows.
+    pub fn is_rate(self) -> bool {
+        matches!(
+            self,
+            Self::AddressRate | Self::RequestRate | Self::LimitRate | Self::HandshakeRate
+        )
+    }
+
     /// Header fields that this response has in addition to those of every rejection, but for
     /// [`Retry-After`](super::retry_after).
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {

@@ -95,6 +95,13 @@ impl Target {
         self.authority.as_deref()
     }
 
+    /// The port behind the host, if there is one.
+    pub fn port(&self) -> Option<u16> {
+        // The last part of an IPv6 address is followed by a bracket.
+        let (_, port) = self.authority()?.rsplit_once(':')?;
+        port.parse().ok()
+    }
+
     /// The host: lower case, no port, no trailing dot. Empty if the request names none.
     pub fn host(&self) -> &str {
         &self.host

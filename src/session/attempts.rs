@@ -33,6 +33,9 @@ impl<'a> Attempts<'a> {
     /// Counts the request, which its retries depend on.
     pub(super) fn new(routed: &'a RoutedRequest<'a>) -> Self {
         routed.upstream.count_request(Instant::now());
+        if let Some(span) = routed.facts.span {
+            span.asks_upstream(&routed.upstream.name);
+        }
         Self {
             routed,
             tried: Vec::new(),
@@ -101,6 +104,9 @@ impl<'a> Attempts<'a> {
     pub(super) async fn connect(&mut self, lease: &Lease) -> Option<EndpointConnection> {
         let upstream = self.routed.upstream;
         let endpoint = Arc::clone(lease.endpoint());
+        if let Some(span) = self.routed.facts.span {
+            span.asks_endpoint(&endpoint.label);
+        }
         let worker = &self.routed.connection.worker;
         let proxy_header = self.routed.proxy_header();
         let series = self.routed.endpoint_series(lease);

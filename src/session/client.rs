@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ::http::{HeaderMap, HeaderName};
 
 use super::connection::Connection;
+use super::trace::SampledRequest;
 use crate::config::model::Trust;
 use crate::net::stream::Peer;
 use crate::protocol::edit;
@@ -90,6 +91,15 @@ impl ClientIdentity {
     /// Whether the request comes from a trusted proxy.
     pub(super) fn is_from_trusted_proxy(&self) -> bool {
         self.claim.is_some()
+    }
+
+    /// What the decision whether its handshake is sampled depends on. The request names this port with its host.
+    pub(super) fn sampled(&self, port: Option<u16>) -> SampledRequest {
+        SampledRequest {
+            is_trusted: self.is_from_trusted_proxy(),
+            is_secure: self.secure(),
+            port,
+        }
     }
 
     /// Whether the client uses https.

@@ -1,12 +1,14 @@
 //! Forwarding a handshake: an endpoint that accepts the connection, our request to it, its response
 //! judged.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::request::Parts;
 use ::http::{Request, StatusCode};
 
+use super::agreed_handshake::AgreedHandshake;
 use super::attempts::Attempts;
 use super::binding;
 use super::error::{SessionError, Unserved};
@@ -16,6 +18,7 @@ use super::relay::Opening;
 use super::routed::RoutedRequest;
 use crate::net::admission::TunnelPermits;
 use crate::observe::access_log::TunnelFacts;
+use crate::observe::facts::PendingSpan;
 use crate::protocol::client_protocol::ClientProtocol;
 use crate::protocol::handshake::{self, Handshake};
 use crate::protocol::handshake_response::Switch;
@@ -82,15 +85,19 @@ pub(super) async fn open(
             ClientProtocol::Http1 => &routed.route.limits,
             ClientProtocol::Http2 => &routed.route.carried_limits,
         }),
-        handshake: facts.opened - routed.facts.started,
-        facts,
+        handshake: AgreedHandshake {
+            recorder: Rc::clone(&routed.connection.worker.recorder),
+            protocol: routed.connection.protocol,
+            took: facts.opened - routed.facts.started,
+            request_id: routed.facts.request_id.map(Into::into),
+            trace: routed.facts.trace,
+            span: routed.facts.span.and_then(PendingSpan::end),
+            facts: Some(facts),
+        },
         lease,
         permits: std::mem::take(permits),
         binding: binding::of(routed.incoming, routed.route),
         recheck: binding::recheck(routed.incoming, routed.route),
-        request_id: routed.facts.request_id.map(Into::into),
-        trace: routed.facts.trace,
-        span: routed.facts.span.copied(),
         endpoint: response.connection,
     })))
 }

@@ -72,6 +72,10 @@ impl Drop for IncomingRequest<'_> {
         if self.awaits_tunnel.get() {
             access_log::handshake_abandoned(&self.connection.worker.recorder, self.facts());
         }
+        if self.trace.span().is_some() {
+            // Whatever else has become of the handshake.
+            access_log::end_span(&self.connection.worker.recorder, self.facts());
+        }
     }
 }
 
@@ -205,10 +209,13 @@ impl<'a> IncomingRequest<'a> {
     pub(super) fn mark_handshake(&self) {
         self.is_handshake.set(true);
         self.awaits_tunnel.set(true);
+    }
+
+    /// Decides whether the handshake, valid or not, is sampled.
+    pub(super) fn sample(&self) {
         if let Some(traces) = &self.snapshot.traces {
-            let client = &self.client;
-            let is_trusted = client.is_from_trusted_proxy();
-            self.trace.decide(traces, is_trusted, client.secure());
+            let port = self.target.get().and_then(Target::port);
+            self.trace.decide(traces, self.client.sampled(port));
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
+use super::agreed_handshake::AgreedHandshake;
 use super::connection::{ClientSide, Connection, ConnectionGuards};
 use super::passive_health;
 use super::recheck_list::Recheck;
@@ -15,11 +16,8 @@ use crate::auth::revocations::unix_seconds;
 use crate::config::model::TunnelLimits;
 use crate::net::admission::TunnelPermits;
 use crate::net::stream::Stream;
-use crate::observe::access_log::{self, TunnelFacts, TunnelOpening};
-use crate::observe::facts::HandshakeSpan;
-use crate::observe::spans;
+use crate::observe::{access_log, spans};
 use crate::protocol::certificate::ClientCertificate;
-use crate::protocol::trace_context::TraceId;
 use crate::quota::shared::TunnelPlace;
 use crate::tunnel::bindings::TunnelBinding;
 use crate::tunnel::copy::{InitialBytes, Tunnel};
@@ -37,14 +35,10 @@ pub struct Opening {
     pub(super) to_client: Vec<u8>,
     /// How many of these bytes are the endpoint's.
     pub(super) read_ahead: usize,
-    pub(super) handshake: Duration,
-    pub(super) request_id: Option<Box<str>>,
-    pub(super) trace: Option<TraceId>,
-    pub(super) span: Option<HandshakeSpan>,
+    pub(super) handshake: AgreedHandshake,
     pub(super) permits: TunnelPermits,
     pub(super) binding: TunnelBinding,
     pub(super) recheck: Option<Recheck>,
-    pub(super) facts: TunnelFacts,
 }
 
 impl Opening {
@@ -60,11 +54,14 @@ impl Opening {
 /// ends. `read_ahead` holds the bytes that the client sent behind its request.
 pub fn relay(
     connection: &Connection,
-    opening: Opening,
+    mut opening: Opening,
     client: Stream,
     read_ahead: &[u8],
     guards: ConnectionGuards,
 ) {
+    let Some(facts) = opening.handshake.open() else {
+        return;
+    };
     let ConnectionGuards { mut permit, side } = guards;
     permit.hold_tunnel(opening.permits);
     let worker = &connection.worker;
@@ -74,26 +71,15 @@ pub fn relay(
                 _counted: connected,
             },
             ClientSide::Stream(shared) => {
-                TunnelClient::Stream(shared.place_for(opening.facts.session, &opening.limits))
+                TunnelClient::Stream(shared.place_for(facts.session, &opening.limits))
             }
         },
-        facts: opening.facts,
+        facts,
         lease: opening.lease,
         _ports: opening.endpoint.port,
         permit,
     });
-    access_log::tunnel_opened(
-        &worker.recorder,
-        &record.facts,
-        TunnelOpening {
-            protocol: connection.protocol,
-            handshake: opening.handshake,
-            request_id: opening.request_id.as_deref(),
-            trace: opening.trace,
-            span: opening.span,
-        },
-    );
-    if let Some(span) = opening.span {
+    if let Some(span) = opening.handshake.span {
         worker.traced.add(record.facts.session, span);
     }
     let initial = InitialBytes {
@@ -120,7 +106,7 @@ pub fn relay(
         let session = record.facts.session;
         worker.rechecks.add(recheck, slot.place(), session);
     }
-    if let Some(ended) = ended_meanwhile(connection, &opening.binding, opening.handshake) {
+    if let Some(ended) = ended_meanwhile(connection, &opening.binding, opening.handshake.took) {
         slot.entry().end(ended);
     }
     let scratch = worker.scratch.clone();

@@ -1,11 +1,12 @@
 //! The trace that a request is part of (W3C Trace Context), and whether its handshake is sampled.
 
 use std::cell::{Cell, OnceCell};
+use std::time::SystemTime;
 
 use ::http::{HeaderMap, HeaderValue};
 
 use crate::config::model::{DecidingCallers, Traceparent, TracesConfig};
-use crate::observe::facts::HandshakeSpan;
+use crate::observe::facts::{HandshakeSpan, PendingSpan};
 use crate::protocol::trace_context::{TraceContext, TraceId};
 use crate::traces::span::SpanIds;
 
@@ -16,7 +17,22 @@ pub(super) struct Trace {
     /// The trace that begins here, because of `server.traceparent`.
     made: Cell<Option<TraceContext>>,
     /// The span of the handshake, if that is sampled.
-    span: OnceCell<HandshakeSpan>,
+    span: OnceCell<PendingSpan>,
+    /// Whether a trusted proxy wants it.
+    is_wanted: Cell<bool>,
+    /// Whether it was given up.
+    is_given_up: Cell<bool>,
+}
+
+/// What the decision about a handshake needs to know of its request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SampledRequest {
+    /// Whether it comes from a trusted proxy.
+    pub(super) is_trusted: bool,
+    /// Whether the client uses TLS.
+    pub(super) is_secure: bool,
+    /// The port that it names with its host.
+    pub(super) port: Option<u16>,
 }
 
 /// The `traceparent` field for the endpoint.
@@ -34,6 +50,8 @@ impl Trace {
             caller,
             made: Cell::new(makes.then(new_trace).flatten()),
             span: OnceCell::new(),
+            is_wanted: Cell::new(false),
+            is_given_up: Cell::new(false),
         }
     }
 
@@ -41,10 +59,10 @@ impl Trace {
     //
     // By a number of our own and not by the id of the trace, which strangers choose: they would have all that they
     // like sampled.
-    pub(super) fn decide(&self, settings: &TracesConfig, is_trusted: bool, is_secure: bool) {
+    pub(super) fn decide(&self, settings: &TracesConfig, request: SampledRequest) {
         let follows = match settings.parent {
             DecidingCallers::Any => true,
-            DecidingCallers::Trusted => is_trusted,
+            DecidingCallers::Trusted => request.is_trusted,
             DecidingCallers::None => false,
         };
         let decided = self.caller.filter(|_| follows);
@@ -65,26 +83,38 @@ impl Trace {
                 span: new.span,
                 parent: self.caller.map(|it| it.span),
             };
-            let _ = self.span.set(HandshakeSpan { ids, is_secure });
+            self.is_wanted.set(decided.is_some() && request.is_trusted);
+            let _ = self.span.set(PendingSpan::new(HandshakeSpan {
+                ids,
+                began: SystemTime::now(),
+                is_secure: request.is_secure,
+                port: request.port,
+            }));
         }
     }
 
+    /// Gives the span of the handshake up, unless a trusted proxy wants it: a rate limit has rejected the handshake,
+    /// and the spans of a flood must not displace others.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.set(!self.is_wanted.get());
+    }
+
     pub(super) fn id(&self) -> Option<TraceId> {
-        let begun = self.span.get().map(|span| span.ids.trace);
+        let begun = self.span().map(|it| it.span.ids.trace);
         let known = self.caller.or(self.made.get());
         begun.or(known.map(|it| it.trace))
     }
 
     /// The span of the handshake, if that is sampled.
-    pub(super) fn span(&self) -> Option<&HandshakeSpan> {
-        self.span.get()
+    pub(super) fn span(&self) -> Option<&PendingSpan> {
+        self.span.get().filter(|_| !self.is_given_up.get())
     }
 
     /// The `traceparent` field for the endpoint, if it is another one than the request came with.
     pub(super) fn field(&self) -> Option<TraceField> {
-        let own = self.span.get().map(|span| TraceContext {
-            trace: span.ids.trace,
-            span: span.ids.span,
+        let own = self.span().map(|it| TraceContext {
+            trace: it.span.ids.trace,
+            span: it.span.ids.span,
             is_sampled: true,
         });
         Some(TraceField {
@@ -118,6 +148,15 @@ mod tests {
         }
     }
 
+    fn decide(trace: &Trace, settings: &TracesConfig, is_trusted: bool) {
+        let request = SampledRequest {
+            is_trusted,
+            is_secure: true,
+            port: None,
+        };
+        trace.decide(settings, request);
+    }
+
     /// A request with these flags of a caller, if it has one.
     fn request(flags: Option<&str>, mode: Traceparent) -> Trace {
         let field = flags.map(|flags| format!("00-{TRACE}-00f067aa0ba902b7-{flags}"));
@@ -129,7 +168,7 @@ mod tests {
     fn check(caller: (Option<&str>, bool), settings: &TracesConfig, is_sampled: bool) {
         let (flags, is_trusted) = caller;
         let trace = request(flags, Traceparent::Pass);
-        trace.decide(settings, is_trusted, true);
+        decide(&trace, settings, is_trusted);
         assert_eq!(
             trace.span().is_some(),
             is_sampled,
@@ -140,6 +179,7 @@ mod tests {
             return;
         };
         let field = trace.field().unwrap();
+        let span = span.span;
         let expected = format!("00-{}-{}-01", span.ids.trace, span.ids.span);
         assert_eq!(field.value, *expected);
         assert_eq!(field.is_new, flags.is_none());
@@ -172,12 +212,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_rate_limit_rejects_has_a_span_only_if_a_trusted_proxy_wants_it() {
+        use DecidingCallers::{Any, Trusted};
+        const IGNORE: DecidingCallers = DecidingCallers::None;
+        for (flags, parent, is_trusted, stays) in [
+            (Some("01"), Trusted, true, true),
+            (Some("01"), Any, true, true),
+            (Some("01"), Any, false, false),
+            (Some("01"), Trusted, false, false),
+            (Some("01"), IGNORE, true, false),
+            (None, Trusted, true, false),
+        ] {
+            let trace = request(flags, Traceparent::Pass);
+            decide(&trace, &settings(parent, 1.0), is_trusted);
+            assert!(trace.span().is_some());
+            trace.give_up();
+            let seen = (trace.span().is_some(), trace.id().is_some());
+            let expected = (stays, flags.is_some());
+            assert_eq!(seen, expected, "{flags:?} {parent:?} {is_trusted}");
+        }
+    }
+
+    #[test]
     fn a_share_of_the_handshakes_is_sampled() {
         let settings = settings(DecidingCallers::Trusted, 0.25);
         let sampled = (0..10_000).filter(|_| {
             // Strangers choose the id of the trace, and change nothing by it.
             let trace = request(Some("01"), Traceparent::Pass);
-            trace.decide(&settings, false, true);
+            decide(&trace, &settings, false);
             trace.span().is_some()
         });
         // Ten standard deviations.
@@ -190,7 +252,7 @@ mod tests {
         for (ratio, flags) in [(0.0, "-00"), (1.0, "-01")] {
             let trace = request(None, Traceparent::Make);
             let id = trace.id().unwrap();
-            trace.decide(&settings(DecidingCallers::Any, ratio), true, false);
+            decide(&trace, &settings(DecidingCallers::Any, ratio), true);
             let TraceField { value, is_new } = trace.field().unwrap();
             let value = value.to_str().unwrap();
             assert!(is_new && value.ends_with(flags), "{value}");

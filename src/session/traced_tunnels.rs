@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use crate::observe::facts::{HandshakeSpan, SessionId};
 use crate::observe::spans::TunnelSpan;
@@ -11,9 +12,10 @@ use crate::observe::spans::TunnelSpan;
 pub(super) struct TracedTunnels(RefCell<HashMap<SessionId, TunnelSpan>>);
 
 impl TracedTunnels {
-    /// Notes a tunnel whose handshake had this span.
+    /// Notes a tunnel that has opened now, and whose handshake had this span.
     pub(super) fn add(&self, session: SessionId, handshake: HandshakeSpan) {
-        self.0.borrow_mut().insert(session, handshake.into());
+        let span = TunnelSpan::after(handshake, SystemTime::now());
+        self.0.borrow_mut().insert(session, span);
     }
 
     /// Forgets a tunnel that has ended. Returns what its span needs, if it is sampled.
@@ -45,13 +47,19 @@ mod tests {
         };
         let handshake = HandshakeSpan {
             ids,
+            began: SystemTime::UNIX_EPOCH,
             is_secure: true,
+            port: Some(8443),
         };
         (0..1000).for_each(|session| tunnels.add(SessionId(session), handshake));
         assert_eq!(tunnels.take(SessionId(1000)), None);
         for session in 0..1000 {
-            assert_eq!(tunnels.take(SessionId(session)), Some(handshake.into()));
+            let taken = tunnels.take(SessionId(session)).unwrap();
+            assert_eq!(taken, TunnelSpan::after(handshake, taken.began));
+            // Not the beginning of the handshake.
+            assert!(taken.began > handshake.began);
         }
         assert!(tunnels.0.borrow().capacity() < 16);
+        assert!(size_of::<(SessionId, TunnelSpan)>() <= 64);
     }
 }

@@ -106,6 +106,20 @@ impl SpanQueue {
 }
 
 #[cfg(test)]
+impl SpanQueue {
+    /// A queue out of which [`taken`](Self::taken) takes spans.
+    pub(crate) fn opened() -> Self {
+        let queue = Self::default();
+        queue.set_open(true);
+        queue
+    }
+
+    pub(crate) fn taken(&self) -> Vec<FinishedSpan> {
+        self.take()
+    }
+}
+
+#[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::protocol::trace_context::TraceContext;

@@ -384,3 +384,11 @@ impl Drop for Lease {
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+impl EndpointState {
+    /// The endpoint of the upstream `chat` at this address, for tests of other layers.
+    pub(crate) fn alone(address: SocketAddr) -> Self {
+        Self::new(("chat".into(), Address::Ip(address)), Arc::default(), 0)
+    }
+}

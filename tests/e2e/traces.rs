@@ -255,15 +255,18 @@ async fn handshakes_that_open_no_tunnel_have_spans_too_and_plain_requests_have_n
     let proxy = Proxy::start(&config).await;
     let field = open_no_tunnel(&proxy, &endpoint).await;
     let spans = collector.have(4).await;
-    for (outcome, name, status, reason, error) in [
-        ("declined", "GET main", json!(401), None, None),
-        ("rejected", "GET", json!(404), Some("no-route"), None),
+    let [served, refusing] = [endpoint.address, gone].map(|it| it.to_string());
+    let (main, gone) = (Some(("main", &*served)), Some(("gone", &*refusing)));
+    for (outcome, name, status, reason, error, leads_to) in [
+        ("declined", "GET main", json!(401), None, None, main),
+        ("rejected", "GET", json!(404), Some("no-route"), None, None),
         (
             "rejected",
             "GET gone",
             json!(503),
             Some("connect-failed"),
             Some("connect-failed"),
+            gone,
         ),
         (
             "abandoned",
@@ -271,6 +274,7 @@ async fn handshakes_that_open_no_tunnel_have_spans_too_and_plain_requests_have_n
             Value::Null,
             None,
             Some("abandoned"),
+            main,
         ),
     ] {
         let mut found = spans.iter().filter(|span| {
@@ -283,6 +287,12 @@ async fn handshakes_that_open_no_tunnel_have_spans_too_and_plain_requests_have_n
         assert_eq!(attributes["http.response.status_code"], status, "{span}");
         assert_eq!(attributes["tidegate.reason"], json!(reason), "{span}");
         assert_eq!(attributes["error.type"], json!(error), "{span}");
+        let (upstream, endpoint) = leads_to.unzip();
+        assert_eq!(attributes["tidegate.upstream"], json!(upstream), "{span}");
+        assert_eq!(attributes["tidegate.endpoint"], json!(endpoint), "{span}");
+        let detail = attributes["tidegate.detail"].as_str();
+        assert_eq!(detail.is_some(), name == "GET gone", "{span}");
+        assert!(detail.is_none_or(|it| it.contains("refused")), "{span}");
         let failed = status.as_u64().is_some_and(|status| status >= 500);
         assert_eq!(span["status"]["code"] == 2, failed, "{span}");
         assert!(span.get("parentSpanId").is_none(), "{span}");
@@ -291,6 +301,77 @@ async fn handshakes_that_open_no_tunnel_have_spans_too_and_plain_requests_have_n
             assert_eq!(field, format!("00-{trace}-{id}-01"));
         }
     }
+}
+
+#[tokio::test]
+async fn handshakes_that_are_not_valid_or_get_no_answer_have_spans_too() {
+    let (endpoint, collector) = (Endpoint::bind().await, Collector::start().await);
+    let config = collector.settings("ratio = 1")
+        + &simple(&[endpoint.address])
+        + "timeouts.handshake = \"200ms\"\n";
+    let proxy = Proxy::start(&config).await;
+    let named = HANDSHAKE.replace("Host: chat.example.com", "Host: chat.example.com:8443");
+    let mut waiting = Vec::new();
+    for (request, status) in [
+        (named.replace("Version: 13", "Version: 12"), 426),
+        (named, 504),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        if status == 504 {
+            waiting.push(endpoint.request().await);
+        }
+        assert_eq!(client.reply().await.0.status(), status);
+    }
+    let spans = collector.have(2).await;
+    let address = endpoint.address.to_string();
+    for (reason, error, endpoint) in [
+        ("websocket-version", None, None),
+        (
+            "handshake-timeout",
+            Some("handshake-timeout"),
+            Some(&*address),
+        ),
+    ] {
+        let mut attributes = spans.iter().map(|it| &it["attributes"]);
+        let found = attributes
+            .find(|it| it["tidegate.reason"] == reason)
+            .unwrap();
+        assert_eq!(found["error.type"], json!(error), "{found}");
+        assert_eq!(found["tidegate.endpoint"], json!(endpoint), "{found}");
+        assert_eq!(found["server.address"], "chat.example.com");
+        assert_eq!(found["server.port"], 8443);
+    }
+}
+
+#[tokio::test]
+async fn what_a_rate_limit_rejects_has_a_span_only_if_a_trusted_proxy_samples_it() {
+    let (echo, collector) = (Echo::start("echo").await, Collector::start().await);
+    let listener = "trusted_proxies = [\"127.0.0.1\"]\n\
+        limits.handshakes_per_ip = { rate = \"1/h\", burst = 1 }";
+    let config = collector.settings("ratio = 1") + &settings(&[echo.address], listener, "");
+    let mut proxy = Proxy::start(&config).await;
+    let forwarded = "X-Forwarded-For: 192.0.2.1\r\n";
+    let sampled = called("01").replace("\r\n\r\n", &format!("\r\n{forwarded}\r\n"));
+    for (request, status) in [
+        (handshake_with(forwarded), 101),
+        (handshake_with(forwarded), 429),
+        (sampled, 429),
+        (handshake_with(forwarded), 429),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        assert_eq!(client.head().await.status(), status);
+    }
+    proxy.logged("tunnel ended").await;
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.exit().await, 0);
+    let spans = collector.spans();
+    assert_eq!(spans.len(), 3, "{spans:#?}");
+    let rejected = |it: &&Value| it["attributes"]["tidegate.reason"] == "address-rate";
+    let rejected: Vec<_> = spans.iter().filter(rejected).collect();
+    assert_eq!(rejected.len(), 1, "{spans:#?}");
+    assert_eq!(rejected[0]["traceId"], TRACE);
 }
 
 #[tokio::test]
