@@ -13,6 +13,7 @@ use instant_acme::{BodyWrapper, BytesResponse, Error as ProtocolError, HttpClien
 
 use super::problem::{problem_text, problem_type};
 use crate::https_client::HttpsClient;
+use crate::protocol::retry_after;
 
 /// What the last response that was an error said besides.
 #[derive(Debug, Default)]
@@ -84,7 +85,7 @@ impl HttpClient for OrderTransport {
             let mut response = response.map_err(|error| ProtocolError::Other(Box::new(error)))?;
             bound_retry_after(response.headers_mut());
             if response.status().is_client_error() || response.status().is_server_error() {
-                notes.note_retry_after(retry_after(response.headers(), SystemTime::now()));
+                notes.note_retry_after(retry_after::wanted(response.headers(), SystemTime::now()));
                 checked(&response).map_err(|error| ProtocolError::Other(Box::new(error)))?;
             }
             Ok(response.map(Full::new).into())
@@ -118,19 +119,9 @@ fn checked(response: &Response<Bytes>) -> Result<(), UnusableResponse> {
 fn bound_retry_after(headers: &mut HeaderMap) {
     const DAY: Duration = Duration::from_secs(86_400);
     let is_long = |wait: Duration| wait > DAY;
-    if retry_after(headers, SystemTime::now()).is_some_and(is_long) {
+    if retry_after::wanted(headers, SystemTime::now()).is_some_and(is_long) {
         headers.insert(RETRY_AFTER, HeaderValue::from(DAY.as_secs()));
     }
-}
-
-/// `Retry-After` as a duration: it is in seconds or a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let written = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = written.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(written).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -170,21 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_767);
-        for (written, expected) in [
-            ("120", Some(120)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(10)),
-            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
-            ("soon", None),
-            ("-1", None),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, written.parse().unwrap());
-            let found = retry_after(&headers, now);
-            assert_eq!(found, expected.map(Duration::from_secs), "{written}");
-        }
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    fn a_time_of_more_than_a_day_is_a_day() {
         for (written, bounded) in [("7", "7"), ("18446744073709551615", "86400")] {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, written.parse().unwrap());

@@ -1,11 +1,12 @@
 //! `Retry-After`: when a client that is refused for now should come back.
 //!
 //! Clients that are refused at the same time must not come back at the same time, so a part of the time is random.
-//! It grows with what is known of those who wait already.
+//! It grows with what is known of those who wait already. And when another server wants us to come back.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
 
 use super::rejection::Rejection;
 use crate::config::model::Rate;
@@ -75,6 +76,17 @@ pub fn retry_after(rejection: Rejection, wait: ClientWait, random: f64) -> Optio
     // Each of these seconds is as likely as the others.
     let part = (random.clamp(0.0, 1.0) * (spread + 1) as f64) as u64;
     Some((least + part.min(spread)).min(MAX_RETRY_AFTER))
+}
+
+/// How long another server wants us to wait, at the time `now`: its `Retry-After` is in seconds or a date (RFC 9110
+/// section 10.2.3).
+pub fn wanted(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let written = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = written.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(written).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
 }
 
 fn whole_seconds(time: Duration) -> u64 {
@@ -182,5 +194,23 @@ mod tests {
                 "{wait:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_another_server_wants_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_767);
+        for (written, expected) in [
+            ("120", Some(120)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, written.parse().unwrap());
+            let found = wanted(&headers, now);
+            assert_eq!(found, expected.map(Duration::from_secs), "{written}");
+        }
+        assert_eq!(wanted(&HeaderMap::new(), now), None);
     }
 }

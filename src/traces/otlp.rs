@@ -70,19 +70,30 @@ fn nanos(time: SystemTime) -> String {
 /// Characters of a collector's message that are logged, at most.
 const MAX_MESSAGE: usize = 200;
 
-/// How many spans a collector has rejected, and why, as it says in its response to a request that it has accepted.
-pub(super) fn rejected(response: &[u8]) -> Option<(u64, String)> {
+/// What a collector says about a request that it has accepted, but not as a whole, or with a warning.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PartialSuccess {
+    /// How many spans it has rejected.
+    pub(super) rejected: u64,
+    /// Why, or of what it warns.
+    pub(super) message: String,
+}
+
+/// What the response to an accepted request says about the spans; `None` if all is well.
+pub(super) fn partial_success(response: &[u8]) -> Option<PartialSuccess> {
     let response: Value = serde_json::from_slice(response).ok()?;
     let partial = response.get("partialSuccess")?;
-    let count = partial.get("rejectedSpans")?;
-    let count = count
-        .as_u64()
-        .or_else(|| count.as_str()?.parse().ok())
-        .filter(|count| *count > 0)?;
+    let count = partial.get("rejectedSpans");
+    let count = count.and_then(|it| it.as_u64().or_else(|| it.as_str()?.parse().ok()));
+    let rejected = count.unwrap_or(0);
     let message = partial.get("errorMessage").and_then(Value::as_str);
+    let message = message.filter(|message| !message.is_empty());
     // The length of a log line is not for the collector to decide.
-    let message = message.unwrap_or("no reason given").chars();
-    Some((count, message.take(MAX_MESSAGE).collect()))
+    let shown = message.unwrap_or("no reason given").chars();
+    (rejected > 0 || message.is_some()).then(|| PartialSuccess {
+        rejected,
+        message: shown.take(MAX_MESSAGE).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -158,14 +169,21 @@ mod tests {
                 r#"{"partialSuccess":{"rejectedSpans":3}}"#,
                 Some((3, "no reason given")),
             ),
-            (r#"{"partialSuccess":{"rejectedSpans":"0"}}"#, None),
+            (
+                r#"{"partialSuccess":{"errorMessage":"use gzip"}}"#,
+                Some((0, "use gzip")),
+            ),
+            (
+                r#"{"partialSuccess":{"rejectedSpans":"0","errorMessage":""}}"#,
+                None,
+            ),
             (r#"{"partialSuccess":{}}"#, None),
             ("{}", None),
             ("", None),
             ("[", None),
         ] {
-            let seen = rejected(response.as_bytes());
-            let seen = seen.as_ref().map(|(count, why)| (*count, &**why));
+            let seen = partial_success(response.as_bytes());
+            let seen = seen.as_ref().map(|it| (it.rejected, &*it.message));
             assert_eq!(seen, expected, "{response}");
         }
     }

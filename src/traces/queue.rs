@@ -75,7 +75,7 @@ impl SpanQueue {
             waiting.push_front(span);
         }
         drop(waiting);
-        self.count_dropped(dropped);
+        self.count_dropped(dropped as u64);
         self.arrived.notify_one();
     }
 
@@ -90,8 +90,8 @@ impl SpanQueue {
         self.arrived.notified().await;
     }
 
-    pub(super) fn count_dropped(&self, spans: usize) {
-        self.dropped.fetch_add(spans as u64, Ordering::Relaxed);
+    pub(super) fn count_dropped(&self, spans: u64) {
+        self.dropped.fetch_add(spans, Ordering::Relaxed);
     }
 
     /// Spans by what became of them: the value in metrics, and the number.
