@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::{HeaderName, HeaderValue};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -83,6 +84,38 @@ pub(super) fn token(path: &Path, bytes: &[u8]) -> Result<Secret, String> {
         ));
     }
     Ok(Secret::new(token))
+}
+
+/// Headers, one per line: `name: value`, which `parse` reads.
+pub(super) fn headers(
+    path: &Path,
+    bytes: &[u8],
+    parse: impl Fn(&str, &str) -> Result<(HeaderName, HeaderValue), String>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let shown = path.display();
+    let text = str::from_utf8(bytes).map_err(|_| format!("`{shown}` is not valid UTF-8"))?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let headers: Result<Vec<_>, _> = lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, line)| {
+            let number = number + 1;
+            let (name, value) = line
+                .split_once(':')
+                .ok_or_else(|| format!("line {number} of `{shown}` is not `name: value`"))?;
+            if HeaderName::from_bytes(name.as_bytes()).is_err() {
+                // It may be a part of a secret.
+                return Err(format!(
+                    "line {number} of `{shown}` does not begin with a valid header name"
+                ));
+            }
+            parse(name, value.trim())
+                .map_err(|error| format!("line {number} of `{shown}`: {error}"))
+        })
+        .collect();
+    match headers {
+        Ok(headers) if headers.is_empty() => Err(format!("`{shown}` does not contain a header")),
+        headers => headers,
+    }
 }
 
 /// A secret without surrounding white space: an editor that adds a line break must not make two
@@ -193,6 +226,34 @@ mod tests {
             assert_eq!(is_open_to_all(&path), open, "{mode:o}");
         }
         assert!(!is_open_to_all(&folder.path().join("none")));
+    }
+
+    #[test]
+    fn headers_are_lines_with_a_colon() {
+        let read = |text: &str| {
+            headers(Path::new("a.headers"), text.as_bytes(), |name, value| {
+                let value = HeaderValue::from_str(value).map_err(|_| "not valid".to_owned())?;
+                Ok((name.parse().unwrap(), value))
+            })
+        };
+        let seen = read("# of the collector\n\nAuthorization: Basic YTpi\r\n x-url:https://a:1 \n");
+        let expected = [("authorization", "Basic YTpi"), ("x-url", "https://a:1")];
+        let expected = expected.map(|(name, value)| {
+            let name = HeaderName::from_static(name);
+            (name, HeaderValue::from_static(value))
+        });
+        assert_eq!(seen.unwrap(), expected);
+        for (text, error) in [
+            ("", "`a.headers` does not contain a header"),
+            ("a: b\ns3cret", "line 2 of `a.headers` is not `name: value`"),
+            (
+                "Bearer s3cret: b",
+                "line 1 of `a.headers` does not begin with a valid header name",
+            ),
+            ("a: s3cret\u{1}x", "line 1 of `a.headers`: not valid"),
+        ] {
+            assert_eq!(read(text).unwrap_err(), error);
+        }
     }
 
     #[test]

@@ -145,6 +145,7 @@ mod tests {
             ratio,
             parent,
             service_name: "tidegate".into(),
+            headers: Vec::new(),
         }
     }
 

@@ -69,6 +69,7 @@ impl HttpCollector {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.settings.url.clone();
         let fields = request.headers_mut();
+        fields.extend(self.settings.headers.iter().cloned());
         fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         request
     }

@@ -284,6 +284,7 @@ pub(super) fn folder() -> tempfile::TempDir {
         "sticky.key",
         "tokens.key",
         "server.key",
+        "collector.headers",
         "admin.token",
         "dashboard.token",
         "deploy.token",
@@ -298,6 +299,8 @@ pub(super) fn folder() -> tempfile::TempDir {
     fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
     fs::write(folder.path().join("tokens.key"), [b'7'; 64]).unwrap();
     fs::write(folder.path().join("server.key"), [b'7'; 64]).unwrap();
+    let headers = "Authorization: Basic YTpi\n";
+    fs::write(folder.path().join("collector.headers"), headers).unwrap();
     fs::write(folder.path().join("rooms.map"), "/red game-7\n").unwrap();
     let x = "A".repeat(43);
     let keys = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use http::Uri;
+use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderName, HeaderValue, Uri};
 
 use super::Builder;
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::files;
 use crate::config::model::{DecidingCallers, Roots, TracesConfig};
-use crate::config::raw::Section;
+use crate::config::raw::{ConfigValue, Section};
+use crate::config::{files, value};
 
 impl Builder<'_> {
     /// `[traces]`; `None` without it, or if it is flawed.
@@ -16,6 +17,7 @@ impl Builder<'_> {
         let section = root.optional("traces")?;
         let ca = self.file(&section, "ca");
         let given = ca.and_then(|ca| self.read(&ca, files::roots));
+        let headers = self.collector_headers(&section);
         let url = self.collector(&section)?;
         let is_tls = url.scheme_str() == Some("https");
         if let Some(at) = section.written("ca").filter(|_| !is_tls) {
@@ -27,6 +29,7 @@ impl Builder<'_> {
         Some(Arc::new(TracesConfig {
             url,
             roots: is_tls.then_some(roots),
+            headers,
             ratio: section.number("ratio").unwrap_or_default(),
             parent: match section.text("parent").as_deref() {
                 Some("any") => DecidingCallers::Any,
@@ -35,6 +38,41 @@ impl Builder<'_> {
             },
             service_name: section.text("service_name").unwrap_or_default().into(),
         }))
+    }
+
+    /// The headers of requests to the collector.
+    fn collector_headers(&mut self, section: &Section) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+        for (name, value) in section.pairs("headers") {
+            let ConfigValue::Text(text) = &value.value else {
+                continue;
+            };
+            match collector_header(&name.value, text) {
+                Ok((name, _)) if headers.iter().any(|(other, _)| *other == name) => {
+                    let message = format!("`{name}` is set twice");
+                    self.error(Code::Duplicate, &value, &message);
+                }
+                Ok(header) => headers.push(header),
+                Err(error) => self.error(Code::Value, &value, &error),
+            }
+        }
+        if let Some(file) = self.file(section, "headers_file") {
+            let parsed = self.read(&file, |path, bytes| {
+                files::headers(path, bytes, collector_header)
+            });
+            self.check_mode(&file);
+            for (name, value) in parsed.unwrap_or_default() {
+                if headers.iter().any(|(other, _)| *other == name) {
+                    let shown = file.value.display();
+                    let message = format!("`{shown}` sets `{name}`, which is set before");
+                    let error = Diagnostic::error(Code::Duplicate, file.span.clone(), message);
+                    self.diagnostics.push(error);
+                } else {
+                    headers.push((name, value));
+                }
+            }
+        }
+        headers
     }
 
     /// The URL of the collector.
@@ -67,5 +105,45 @@ impl Builder<'_> {
             return None;
         }
         Some(url)
+    }
+}
+
+/// A header of requests to the collector. The value never is in the error: it may be a secret.
+fn collector_header(name: &str, text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let own = [HOST, CONTENT_TYPE, USER_AGENT];
+    if own
+        .iter()
+        .any(|own| name.eq_ignore_ascii_case(own.as_str()))
+    {
+        return Err(format!("`{name}` is written by tidegate itself"));
+    }
+    let name = value::header(name)?;
+    let mut header = HeaderValue::from_str(text)
+        .map_err(|_| format!("the value of `{name}` is not a valid header value"))?;
+    header.set_sensitive(true);
+    Ok((name, header))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_headers_are_not_shown() {
+        let (name, value) = collector_header("Authorization", "Bearer s3cret").unwrap();
+        assert_eq!(name, "authorization");
+        assert_eq!(value, "Bearer s3cret");
+        let shown = format!("{:?}", (name, value));
+        assert!(!shown.contains("s3cret"), "{shown}");
+        for (name, value) in [
+            ("x-key", "s3cret\n"),
+            ("Host", "s3cret"),
+            ("content-type", "s3cret"),
+            ("content_length", "s3cret"),
+            ("a b", "s3cret"),
+        ] {
+            let error = collector_header(name, value).unwrap_err();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
     }
 }

@@ -24,6 +24,26 @@ pub(super) const TRACES: KeyTable = KeyTable {
 ca = "internal.pem""#,
         ),
         key(
+            "headers",
+            ValueKind::Pairs(&ValueKind::Text),
+            "{}",
+            "Requests to the collector carry these headers, for example a key that a hosted collector requires.",
+        )
+        .shown(
+            r#"url = "https://otel.example.com/v1/traces"
+headers = { x-api-key = "7f3c" }"#,
+        ),
+        key(
+            "headers_file",
+            ValueKind::File,
+            "",
+            "Requests to the collector carry the headers in this file, too, which has one in each line: `name: value`.",
+        )
+        .shown(
+            r#"url = "https://otel.example.com/v1/traces"
+headers_file = "collector.headers""#,
+        ),
+        key(
             "ratio",
             ValueKind::Number { min: 0.0, max: 1.0 },
             "0.01",

@@ -1,6 +1,6 @@
 //! Traces.
 
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
 
 use super::Roots;
 
@@ -11,6 +11,8 @@ pub struct TracesConfig {
     pub url: Uri,
     /// The CA certificates that its certificate must be issued by; `None` without TLS.
     pub roots: Option<Roots>,
+    /// Headers of the requests to it. They may be secrets: they are sensitive, which hides them from `Debug`.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The share of handshakes that are sampled where no caller decides.
     pub ratio: f64,
     /// The callers who decide.
