@@ -80,10 +80,10 @@ impl Process {
             () = self.drain(shutdown) => Exit::Graceful,
             () = second_stop(&mut signals, successor) => Exit::Forced,
         };
-        if exit == Exit::Graceful {
-            self.span_exporter.finish().await;
-        }
         self.log_totals(exit);
+        if exit == Exit::Graceful {
+            self.send_last_spans(&mut signals).await;
+        }
         exit
     }
 
@@ -149,9 +149,19 @@ impl Process {
         }
         // The operator who asked for the upgrade may still be reading the response.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.admin.retired()).await;
-        self.span_exporter.finish().await;
         self.log_totals(Exit::Graceful);
+        self.send_last_spans(&mut signals).await;
         Exit::Graceful
+    }
+
+    /// Sends the spans that are left, unless a signal asks this process not to wait.
+    async fn send_last_spans(&mut self, signals: &mut Signals) {
+        tokio::select! {
+            () = self.span_exporter.finish() => {}
+            () = signals.stop() => {
+                tracing::info!("asked to stop at once; the last spans are not sent");
+            }
+        }
     }
 
     fn log_totals(&self, exit: Exit) {

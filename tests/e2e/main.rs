@@ -91,6 +91,7 @@ mod tls_failures;
 mod tokens;
 #[cfg(feature = "top")]
 mod top;
+mod trace_delivery;
 mod traces;
 mod tunnel;
 mod tunnel_limits;

@@ -1,12 +1,14 @@
 //! A collector of spans: OTLP over HTTP, in JSON, as far as tests need it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
+use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::until;
 use super::wire::{Head, Wire};
@@ -15,25 +17,65 @@ use super::wire::{Head, Wire};
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
     received: Arc<Mutex<Received>>,
-    status: Arc<AtomicU16>,
+    answer: Arc<Mutex<Answer>>,
     task: JoinHandle<()>,
+}
+
+/// How a collector answers.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    /// 0 for none at all.
+    pub(crate) status: u16,
+    /// Further header lines.
+    pub(crate) fields: &'static str,
+    /// With more spans than this in a request, the status is 413.
+    pub(crate) most: usize,
+}
+
+impl Answer {
+    pub(crate) fn status(status: u16) -> Self {
+        Self {
+            status,
+            fields: "",
+            most: usize::MAX,
+        }
+    }
 }
 
 #[derive(Default)]
 struct Received {
-    /// The heads of all requests, refused ones included.
-    heads: Vec<Head>,
+    /// The heads of all requests, refused ones included, and when they came.
+    heads: Vec<(Instant, Head)>,
     /// Each with the attributes of its resource.
     spans: Vec<(Value, Value)>,
 }
 
 impl Received {
-    fn add(&mut self, head: Head, body: &[u8], is_accepted: bool) {
-        self.heads.push(head);
-        if is_accepted {
-            self.spans.extend(spans(body));
+    /// Returns the status.
+    fn add(&mut self, head: Head, body: &[u8], answer: &Answer) -> u16 {
+        self.heads.push((Instant::now(), head));
+        let spans = spans(body);
+        if spans.len() > answer.most {
+            return 413;
         }
+        if answer.status == 200 {
+            self.spans.extend(spans);
+        }
+        answer.status
     }
+}
+
+async fn serve(mut wire: Wire, received: Arc<Mutex<Received>>, answer: Arc<Mutex<Answer>>) {
+    let head = wire.head().await;
+    let body = wire.body(&head).await;
+    let answer = answer.lock().unwrap().clone();
+    let status = received.lock().unwrap().add(head, &body, &answer);
+    if status == 0 {
+        return std::future::pending().await;
+    }
+    let fields = answer.fields;
+    let head = format!("HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\n{fields}");
+    wire.send(head + "Content-Length: 2\r\n\r\n{}").await;
 }
 
 impl Collector {
@@ -42,35 +84,60 @@ impl Collector {
     }
 
     pub(crate) async fn at(address: SocketAddr) -> Self {
+        Self::listen(address, None).await
+    }
+
+    /// One with TLS.
+    pub(crate) async fn secured(server: Arc<ServerConfig>) -> Self {
+        Self::listen("127.0.0.1:0".parse().unwrap(), Some(server)).await
+    }
+
+    async fn listen(address: SocketAddr, server: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let received = Arc::<Mutex<Received>>::default();
-        let status = Arc::new(AtomicU16::new(200));
-        let (kept, answer) = (Arc::clone(&received), Arc::clone(&status));
+        let answer = Arc::new(Mutex::new(Answer::status(200)));
+        let (kept, answers) = (Arc::clone(&received), Arc::clone(&answer));
         let task = tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let mut wire = Wire::tcp(socket);
-                let head = wire.head().await;
-                let body = wire.body(&head).await;
-                let status = answer.load(Ordering::Relaxed);
-                kept.lock().unwrap().add(head, &body, status == 200);
-                let head =
-                    format!("HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\n");
-                wire.send(head + "Content-Length: 2\r\n\r\n{}").await;
+                let (kept, answers) = (Arc::clone(&kept), Arc::clone(&answers));
+                let server = server.clone();
+                tokio::spawn(async move {
+                    if let Some(wire) = secured(socket, server).await {
+                        serve(wire, kept, answers).await;
+                    }
+                });
             }
         });
         Self {
             address,
             received,
-            status,
+            answer,
             task,
         }
     }
 
     /// Answers with this status from now on.
     pub(crate) fn answer(&self, status: u16) {
-        self.status.store(status, Ordering::Relaxed);
+        self.answer_with(Answer::status(status));
+    }
+
+    /// Answers like this from now on.
+    pub(crate) fn answer_with(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// The URL of one with TLS, as `[traces]` has it, and these keys.
+    pub(crate) fn secured_settings(&self, keys: &str) -> String {
+        let address = self.address;
+        format!("[traces]\nurl = \"https://{address}/v1/traces\"\n{keys}\n")
+    }
+
+    /// When the requests came.
+    pub(crate) fn times(&self) -> Vec<Instant> {
+        let received = self.received.lock().unwrap();
+        received.heads.iter().map(|(at, _)| *at).collect()
     }
 
     /// `[traces]` with this collector, and these keys.
@@ -101,7 +168,7 @@ impl Collector {
     /// A header of the first request.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         let received = self.received.lock().unwrap();
-        received.heads[0].value(name).map(str::to_owned)
+        received.heads[0].1.value(name).map(str::to_owned)
     }
 
     /// Waits for this number of spans; there must not be more.
@@ -117,6 +184,15 @@ impl Drop for Collector {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// The connection, with TLS if there is a `server` for it; `None` if the client does not trust that.
+async fn secured(socket: TcpStream, server: Option<Arc<ServerConfig>>) -> Option<Wire> {
+    let Some(server) = server else {
+        return Some(Wire::tcp(socket));
+    };
+    let secured = TlsAcceptor::from(server).accept(socket).await;
+    secured.ok().map(Wire::over)
 }
 
 /// `[traces]` with a collector at this address, and these keys.
