@@ -132,7 +132,7 @@ endpoints = ["127.0.0.1:${echo.address().port}"]
     }
     equal(handshake.name, 'GET chat', 'name')
     want(handshake, {
-      'http.request.method': 'GET', 'http.response.status_code': 101, 'url.scheme': 'http', 'server.address': '127.0.0.1',
+      'http.request.method': 'GET', 'http.response.status_code': 101, 'url.scheme': 'http', 'server.address': '127.0.0.1', 'server.port': port,
       'client.address': '127.0.0.1', 'network.protocol.version': '1.1', 'tidegate.route': 'chat', 'tidegate.outcome': 'opened',
       'tidegate.endpoint': `127.0.0.1:${echo.address().port}`, 'error.type': undefined,
     })

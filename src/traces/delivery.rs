@@ -94,7 +94,10 @@ mod tests {
         });
         let later = Delivery::Later(Duration::ZERO);
         assert_eq!(Delivery::of(&refused, NOW), later);
-        let too_large = Err(HttpsClientError::TooLarge { host: host() });
+        let too_large = Err(HttpsClientError::TooLarge {
+            host: host(),
+            limit: 1,
+        });
         assert_eq!(Delivery::of(&too_large, NOW), Delivery::Refused);
     }
 }
