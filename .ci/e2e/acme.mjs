@@ -5,16 +5,15 @@
 // counts the orders.
 
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { createServer, request as httpsRequest } from 'node:https'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect as tlsConnect } from 'node:tls'
 import WebSocket, { WebSocketServer } from 'ws'
-import { equal, freePort, listens, main, start, until } from './process.mjs'
+import { equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate, extent] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'acme-'))
+const folder = temporaryFolder('acme')
 const write = (name, text, mode = 0o644) => {
   writeFileSync(join(folder, name), text, { mode })
   return join(folder, name)
@@ -400,6 +399,4 @@ await main(async (check) => {
     await outage(check, state)
     await nodes(check)
   }
-  rmSync(folder, { recursive: true, force: true })
 })
-process.exit()

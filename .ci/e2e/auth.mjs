@@ -3,19 +3,18 @@
 // `auth.mjs TIDEGATE PYTHON [smoke]`; `smoke` leaves out the issuer that is down.
 
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:https'
-import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { SignJWT, exportJWK, generateKeyPair, importJWK } from 'jose'
 import Provider from 'oidc-provider'
 import WebSocket, { WebSocketServer } from 'ws'
 import { openPage } from './chromium.mjs'
-import { equal, freePort, listens, main, start, until } from './process.mjs'
+import { equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate, python, extent] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'auth-'))
+const folder = temporaryFolder('auth')
 const write = (name, text) => {
   writeFileSync(join(folder, name), text)
   return join(folder, name)

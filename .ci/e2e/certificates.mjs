@@ -2,15 +2,14 @@
 // names, and endpoints whose certificate is their own CA. `certificates.mjs TIDEGATE`
 
 import { execFileSync, spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:https'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import WebSocket, { WebSocketServer } from 'ws'
-import { equal, freePort, listens, main, start, until } from './process.mjs'
+import { equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'certificates-'))
+const folder = temporaryFolder('certificates')
 const write = (name, text, mode = 0o644) => {
   writeFileSync(join(folder, name), text, { mode })
   return join(folder, name)
@@ -173,6 +172,4 @@ tls.ca = "other.pem"
     equal((await asked(ports.tls, undefined, '/services')).reason, 'client-certificate', 'nobody')
   })
   server.close()
-  rmSync(folder, { recursive: true, force: true })
 })
-process.exit()

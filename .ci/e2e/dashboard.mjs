@@ -6,18 +6,17 @@
 //   node dashboard.mjs TIDEGATE --picture FILE     # the picture for the documents: five minutes of a busy fleet
 
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { createRequire } from 'node:module'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { WebSocketServer } from 'ws'
 import { openPage } from './chromium.mjs'
-import { endAll, equal, freePort, listens, main, start, until } from './process.mjs'
+import { endAll, equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate, option, pictures] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'dashboard-'))
+const folder = temporaryFolder('dashboard')
 const socket = join(folder, 'admin.sock')
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const tunnels = 2000
@@ -404,5 +403,4 @@ await main(async (check) => {
   equal(complaints(steering).join('\n'), '', 'complaints')
   await steering.close()
   for (const stream of fleet.open) stream.destroy()
-  rmSync(folder, { recursive: true, force: true })
 })

@@ -3,16 +3,15 @@
 //   node demo.mjs TIDEGATE                          # the checks
 //   node demo.mjs TIDEGATE --picture demo.webp      # the picture of the page for the README
 
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { request } from 'node:https'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import WebSocket from 'ws'
 import { openPage } from './chromium.mjs'
-import { equal, listens, main, start, until } from './process.mjs'
+import { equal, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate, option, picture] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'demo-'))
+const folder = temporaryFolder('demo')
 const own = { 'x-tidegate-demo': '1' }
 const clients = 24
 
@@ -235,5 +234,3 @@ await main(async (check) => {
   await checkPage(check, demo)
   await checkEnd(check, demo)
 })
-rmSync(folder, { recursive: true, force: true })
-process.exit()

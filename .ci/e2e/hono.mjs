@@ -100,4 +100,3 @@ await main(async (check) => {
     equal(await proxy.ended, 0, 'exit code')
   })
 })
-process.exit()

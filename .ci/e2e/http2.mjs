@@ -169,4 +169,3 @@ await main(async (check) => {
   await browsers(check, { tidegate, isSmoke })
   endpoint.close()
 })
-process.exit()

@@ -3,16 +3,14 @@
 
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { connect } from 'node:http2'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import WebSocket, { extension, PerMessageDeflate, WebSocketServer } from 'ws'
-import { equal, freePort, listens, start, until } from './process.mjs'
+import { equal, freePort, listens, start, temporaryFolder, until } from './process.mjs'
 
-export const folder = mkdtempSync(join(tmpdir(), 'http2-'))
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+export const folder = temporaryFolder('http2')
 
 export const certificate = () => execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt',
   'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost',

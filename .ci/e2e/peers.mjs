@@ -1,16 +1,15 @@
 // PROXY headers as others write and read them: HAProxy in front of tidegate, HAProxy and nginx behind.
 
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { createServer, request } from 'node:http'
 import { request as secureRequest } from 'node:https'
 import { execFileSync } from 'node:child_process'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import WebSocket, { WebSocketServer } from 'ws'
-import { deadline, equal, freePort, listens, main, nginxServer, start, until } from './process.mjs'
+import { deadline, equal, freePort, listens, main, nginxServer, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'peers-'))
+const folder = temporaryFolder('peers')
 const write = (name, text) => {
   writeFileSync(join(folder, name), text)
   return join(folder, name)
@@ -183,4 +182,3 @@ frontend back-${name}
     equal(await proxy.ended, 0, 'exit code')
   })
 })
-process.exit()

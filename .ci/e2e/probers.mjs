@@ -1,14 +1,13 @@
 // Health checks of others, in front of tidegate: HAProxy's default HTTP check, its TCP check, also of a listener that
 // requires a PROXY header, and nginx, which speaks HTTP/1.0 to upstreams by default.
 
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { equal, freePort, listens, main, nginxServer, start, until } from './process.mjs'
+import { equal, freePort, listens, main, nginxServer, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'probers-'))
+const folder = temporaryFolder('probers')
 const write = (name, text) => {
   writeFileSync(join(folder, name), text)
   return join(folder, name)
@@ -104,5 +103,3 @@ backend probed
     equal(/connection refused|rejected/.test(proxy.said), false, 'logged')
   })
 })
-rmSync(folder, { recursive: true, force: true })
-process.exit()

@@ -1,11 +1,27 @@
 // Programs under test: started, waited for, ended by pid.
 
 import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 export const deadline = 30_000
 const running = new Set()
+
+/** A folder of this script's own, which is removed when the script ends, whatever the end is. */
+export function temporaryFolder(name) {
+  const folder = mkdtempSync(join(tmpdir(), `${name}-`))
+  process.on('exit', () => {
+    try {
+      // A browser that was ended a moment ago may still be writing.
+      rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 })
+    } catch (error) {
+      console.error(`${folder} is left behind: ${error.message}`)
+    }
+  })
+  return folder
+}
 
 /** Starts a program and collects what it says. */
 export function start(command, args, options = {}) {
@@ -76,7 +92,7 @@ export function equal(seen, expected, what) {
   if (seen !== expected) throw new Error(`${what}: ${JSON.stringify(seen)} instead of ${JSON.stringify(expected)}`)
 }
 
-/** Runs the checks, prints what passed, and leaves nothing behind. */
+/** Runs the checks, prints what passed, leaves nothing behind, and ends the script. */
 export async function main(checks) {
   let passed = 0
   let failed = 0

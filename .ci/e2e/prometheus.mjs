@@ -1,14 +1,13 @@
 // A real Prometheus scrapes a running tidegate: metrics arrive, alerts and every panel of the dashboard can be evaluated.
 
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import WebSocket, { WebSocketServer } from 'ws'
-import { equal, freePort, listens, main, start, until } from './process.mjs'
+import { equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate, docs, unitTests] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'prometheus-'))
+const folder = temporaryFolder('prometheus')
 const write = (name, text) => {
   writeFileSync(join(folder, name), text)
   return join(folder, name)

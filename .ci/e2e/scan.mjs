@@ -1,14 +1,13 @@
 // What scanners say of TLS as it is without any configuration, and of a listener that answers certificate authorities:
 // sslscan and testssl.sh find nothing of medium severity or worse, and OpenSSL resumes its sessions.
 
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { execFileSync } from 'node:child_process'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort, listens, main, start, until } from './process.mjs'
+import { freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'scan-'))
+const folder = temporaryFolder('scan')
 const run = (command, ...args) => execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['pipe', 'pipe', 'ignore'] })
 const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
 

@@ -2,12 +2,11 @@
 // tidegate's deadlines, and no good client loses anything. What good clients wait, and what memory
 // tidegate takes, is printed; that depends on the machine.
 
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import WebSocket, { WebSocketServer } from 'ws'
-import { deadline, equal, freePort, listens, main, start, until } from './process.mjs'
+import { deadline, equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate] = process.argv.slice(2)
 const attackers = 300
@@ -97,7 +96,7 @@ async function work(url, over) {
   return `p99 ${late(waits.echo)} ms an echo, ${late(waits.open)} ms a handshake`
 }
 
-const folder = mkdtempSync(join(tmpdir(), 'slow-'))
+const folder = temporaryFolder('slow')
 
 /** tidegate, whose clients have so many seconds for each step. */
 async function proxy(name, echo, large) {
@@ -172,4 +171,3 @@ await main(async (check) => {
     })
   }
 })
-process.exit()

@@ -1,17 +1,16 @@
 // A login at an OpenID provider, in Chromium, in front of a WebSocket: npm's oidc-provider as the provider, Apache with
 // mod_auth_openidc as the service that tidegate asks. `sso.mjs TIDEGATE`.
 
-import { mkdirSync, mkdtempSync, chmodSync, writeFileSync } from 'node:fs'
+import { mkdirSync, chmodSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Provider from 'oidc-provider'
 import WebSocket, { WebSocketServer } from 'ws'
 import { openPage } from './chromium.mjs'
-import { equal, freePort, listens, main, start, until } from './process.mjs'
+import { equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'sso-'))
+const folder = temporaryFolder('sso')
 // Apache reads its pages as another user.
 chmodSync(folder, 0o755)
 const ports = {}

@@ -3,21 +3,19 @@
 // directly, or the client gets the one 400 that docs/routing.md lists.
 
 import { createHash } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { createServer as createPlainServer } from 'node:net'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { writeFileSync } from 'node:fs'
 import { WebSocket as UndiciWebSocket } from 'undici'
 import WebSocket from 'ws'
 import { openPage } from './chromium.mjs'
-import { deadline, freePort, listens, main, start, until } from './process.mjs'
+import { deadline, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate, python, pythonClient] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'targets-'))
+const folder = temporaryFolder('targets')
 
 /** An endpoint that notes the bytes of each target, by the number in its path, and closes each socket. */
 async function endpoint() {
@@ -130,5 +128,3 @@ endpoints = ["127.0.0.1:${port}"]
     })
   }
 })
-rmSync(folder, { recursive: true, force: true })
-process.exit()

@@ -4,14 +4,13 @@
 //   node top.mjs TIDEGATE --screens   # and what was on the screens
 
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import WebSocket, { WebSocketServer } from 'ws'
-import { equal, freePort, listens, main, start, until } from './process.mjs'
+import { equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate, option] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'top-'))
+const folder = temporaryFolder('top')
 const write = (name, text) => { writeFileSync(join(folder, name), text); return join(folder, name) }
 const read = (name) => existsSync(join(folder, name)) ? readFileSync(join(folder, name), 'utf8') : ''
 const sizes = [[80, 24], [200, 50]]
@@ -196,6 +195,5 @@ await main(async (check) => {
   } finally {
     // Also after a failed check: the sessions would go on.
     try { tmux('kill-server') } catch {}
-    rmSync(folder, { recursive: true, force: true })
   }
 })

@@ -3,16 +3,15 @@
 
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
-import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import WebSocket, { WebSocketServer } from 'ws'
-import { equal, freePort, listens, main, start, until } from './process.mjs'
+import { equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
 
 const [tidegate, python] = process.argv.slice(2)
-const folder = mkdtempSync(join(tmpdir(), 'traces-'))
+const folder = temporaryFolder('traces')
 const here = dirname(fileURLToPath(import.meta.url))
 const requests = []
 
