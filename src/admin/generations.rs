@@ -67,6 +67,8 @@ pub struct GenerationReport {
     pub streams: u64,
     /// Client connections, tunnels included.
     pub connections: usize,
+    /// When it ends what is left, in RFC 3339.
+    pub drain_ends: Option<String>,
     /// Jobs that close tunnels at a pace.
     pub jobs: Vec<JobInfo>,
     /// What was removed from its configuration while it had tunnels.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::StatusCode;
 
 use super::certificates::CertificateState;
@@ -21,6 +21,8 @@ pub struct ProcessStatus {
     /// When a configuration was last applied, in milliseconds since the Unix epoch.
     applied: Counter,
     draining: AtomicBool,
+    /// When everything that is left is cut.
+    drain_end: ArcSwapOption<SystemTime>,
     /// Whether operators have drained all listeners.
     all_drained: AtomicBool,
     /// The certificates of the listeners.
@@ -71,6 +73,7 @@ impl Default for ProcessStatus {
             problems: ArcSwap::default(),
             applied: Counter::default(),
             draining: AtomicBool::new(false),
+            drain_end: ArcSwapOption::empty(),
             all_drained: AtomicBool::new(false),
             certificates: ArcSwap::default(),
             lacks_certificate: AtomicBool::new(false),
@@ -91,6 +94,16 @@ impl ProcessStatus {
     /// Whether the process is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Notes when everything that is left will be cut.
+    pub fn set_drain_end(&self, end: SystemTime) {
+        self.drain_end.store(Some(Arc::new(end)));
+    }
+
+    /// When everything that is left is cut; `None` if it is not draining, or has as long as it takes.
+    pub fn drain_end(&self) -> Option<SystemTime> {
+        self.drain_end.load().as_deref().copied()
     }
 
     /// Notes whether operators have drained all listeners.

@@ -1,7 +1,7 @@
 //! The end of the process: a drain with a grace period, at once, or when a successor accepts connections.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -214,6 +214,7 @@ impl Process {
             return all_finished.await;
         };
         let end = Instant::now() + time;
+        self.process_status.set_drain_end(SystemTime::now() + time);
         let jobs = &self.admin.view().jobs;
         let closing = jobs.close_all(time.mul_f64(CLOSING_SHARE), code).await;
         let last = end - CLOSE_TIMEOUT.min(time.mul_f64(LAST_SHARE));

@@ -26,6 +26,9 @@ pub struct StatusInfo {
     pub generation: u64,
     /// `serving`, or `draining` once a stop has begun or a successor has taken over.
     pub state: String,
+    /// When a process that drains ends what is left; absent with `drain = "off"`, and while it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ends: Option<String>,
     /// When the process started.
     pub started: String,
     /// Seconds since then.
@@ -102,6 +105,9 @@ pub struct GenerationInfo {
     /// Which process it is.
     #[serde(flatten)]
     pub identity: Identity,
+    /// When it ends what is left; absent with `drain = "off"`, and for a process that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ends: Option<String>,
     /// Its open client connections, tunnels included; up to a second old.
     pub connections: usize,
     /// Its live tunnels; up to a second old.
@@ -153,11 +159,13 @@ pub fn status(view: &View) -> StatusInfo {
         .map(|it| JobInfo::of(it))
         .collect();
     let displaced = displaced_now(view);
+    let drain_ends = view.shared.process.drain_end().map(shown);
     StatusInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         generation: view.generation,
         state: if draining { "draining" } else { "serving" }.to_owned(),
+        drain_ends: drain_ends.clone(),
         started: shown(began.time()),
         uptime_seconds: began.elapsed().as_secs(),
         config: loaded.files.first().cloned().unwrap_or_default(),
@@ -196,6 +204,7 @@ pub fn status(view: &View) -> StatusInfo {
                 tunnels: totals.tunnels_open,
                 streams: totals.streams_open,
                 connections: view.admission.open(),
+                drain_ends,
                 jobs,
                 displaced,
             },
@@ -206,6 +215,7 @@ pub fn status(view: &View) -> StatusInfo {
 fn generations(view: &View, own: GenerationReport) -> Vec<GenerationInfo> {
     let info = |identity: Identity, report: GenerationReport| GenerationInfo {
         identity,
+        drain_ends: report.drain_ends,
         connections: report.connections,
         tunnels: report.tunnels,
         streams: report.streams,

@@ -278,10 +278,13 @@ fn generation(older: &GenerationInfo) -> String {
     if older.streams > 0 {
         open += &format!(", {}", in_words(FilterKind::Stream, older.streams));
     }
+    let until = older.drain_ends.as_ref();
+    let until = until.map(|until| format!("; drains until {}", harmless(until)));
     format!(
-        "  generation {generation}: process {pid}, tidegate {}, {open} and {} connections left",
+        "  generation {generation}: process {pid}, tidegate {}, {open} and {} connections left{}",
         harmless(version),
-        older.connections
+        older.connections,
+        until.unwrap_or_default()
     )
 }
 
