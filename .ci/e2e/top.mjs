@@ -5,6 +5,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
 import { join } from 'node:path'
 import WebSocket, { WebSocketServer } from 'ws'
 import { equal, freePort, listens, main, start, temporaryFolder, until } from './process.mjs'
@@ -17,6 +18,19 @@ const sizes = [[80, 24], [200, 50]]
 
 // A server of tmux that knows no other, without anyone's settings.
 const tmux = (...args) => execFileSync('tmux', ['-S', join(folder, 'tmux'), '-f', '/dev/null', ...args], { encoding: 'utf8' })
+
+/** GET or POST at the admin socket. */
+function admin(path, body) {
+  return new Promise((done, fail) => {
+    const asked = request({ socketPath: join(folder, 'admin.sock'), path, method: body ? 'POST' : 'GET', headers: { host: 'localhost' } }, (answer) => {
+      let text = ''
+      answer.on('data', (data) => { text += data })
+      answer.on('end', () => done(JSON.parse(text)))
+    })
+    asked.on('error', fail)
+    asked.end(body && JSON.stringify(body))
+  })
+}
 
 let number = 0
 
@@ -72,6 +86,8 @@ async function checks(check) {
   backend.on('connection', (socket) => socket.on('message', (data) => socket.send(data)))
   const [port, closed] = [await freePort(), await freePort()]
   const config = write('tidegate.toml', `
+[server]
+upgrade = { drain = "off", settle = "200ms" }
 [admin]
 bind = "unix:${join(folder, 'admin.sock')}"
 [listener.public]
@@ -167,6 +183,40 @@ health = { tcp = {}, interval = "100ms", fall = 1 }
     await top.ended('q')
   })
 
+  await check('rates that somebody else measures are waited for', async () => {
+    const top = await session(sizes[1])
+    await top.shows(/\[1 Upstreams\]/)
+    // The first list would be refused while this goes on.
+    const measured = admin('/v1/tunnels?sort=age&rate_window=2s')
+    await until('the other measurement', async () => (await admin('/v1/tunnels?sort=age&rate_window=1ms')).error?.includes('measuring'))
+    top.press('2')
+    const seen = new Set()
+    await until('tunnels', () => { seen.add(/measuring/.exec(top.screen())?.[0]); return /> \w{16}/.test(top.screen()) })
+    equal([...seen].join(), '', 'errors on the screen')
+    equal(typeof (await measured).tunnels[0].rates, 'object', 'the other list')
+    top.press('q')
+    await top.ended('q')
+  })
+
+  let serving = proxy.child.pid
+  await check('after an upgrade, the tunnels of the previous process are shown, and closed there', async () => {
+    const top = await session(sizes[0])
+    await top.shows(/tunnels 2 /)
+    serving = (await admin('/v1/upgrade', {})).pid
+    // It is not our child, and main() ends only those.
+    process.on('exit', () => { try { process.kill(serving, 'SIGKILL') } catch {} })
+    await top.shows(new RegExp(`tunnels 2 [^]*of these, 2 in process ${proxy.child.pid} \\(generation 1\\), until the last one has ended`))
+    top.press('2')
+    await top.shows(/> \w{16}[^]*in generation 1/)
+    top.press('x')
+    await top.shows(/Close tunnel/)
+    top.press('y')
+    await top.shows(/was closed/)
+    await top.shows(/of these, 1 in process/)
+    top.press('q')
+    await top.ended('q')
+  })
+
   await check('an endpoint is drained and put back; without tidegate it stays', async () => {
     const top = await session(sizes[0])
     await top.shows(/\[1 Upstreams\]/)
@@ -178,7 +228,7 @@ health = { tcp = {}, interval = "100ms", fall = 1 }
     await top.shows(/back into service/)
     top.press('y')
     await top.shows(/is back in service/)
-    proxy.child.kill('SIGKILL')
+    process.kill(serving, 'SIGKILL')
     await top.shows(/CRITICAL/)
     top.signal('SIGTERM')
     await top.ended('without tidegate')

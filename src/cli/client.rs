@@ -135,6 +135,14 @@ impl AdminClient {
         self.exchange(requests.collect::<Result<_, _>>()?).await
     }
 
+    /// A client of this older generation.
+    pub(super) fn of_generation(&self, generation: u64) -> Self {
+        Self {
+            generation: Some(generation),
+            ..self.clone()
+        }
+    }
+
     /// A client for each generation, the youngest first; only this one if there is only one generation, or if
     /// --generation names it.
     pub(super) fn generations(&self) -> Result<Vec<Self>, ClientError> {
@@ -146,10 +154,7 @@ impl AdminClient {
             return Ok(vec![self.clone()]);
         }
         let generations = status.generations.iter();
-        let to = |it: &GenerationInfo| Self {
-            generation: Some(it.identity.generation),
-            ..self.clone()
-        };
+        let to = |it: &GenerationInfo| self.of_generation(it.identity.generation);
         Ok(generations.map(to).collect())
     }
 

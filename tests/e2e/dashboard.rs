@@ -1,170 +1,14 @@
 //! `tidegate dashboard`: who may use its page, and that it shows what the admin interface says.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::harness::dashboard::{Dashboard, Received, send};
 use crate::harness::endpoint::{Echo, unused_address};
 use crate::harness::operator::{Operator, command};
 use crate::harness::proxy::{settings, simple};
-use crate::harness::wire::{Head, Wire};
+use crate::harness::wire::Wire;
 use crate::harness::{until, within};
-
-/// A running dashboard; killed when dropped.
-struct Dashboard {
-    child: Child,
-    port: u16,
-    /// The path of the printed address.
-    entrance: String,
-}
-
-/// What a browser has after it has opened the printed address.
-struct Browser {
-    port: u16,
-    cookie: String,
-    key: String,
-}
-
-impl Dashboard {
-    async fn start(operator: &Operator, options: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .args(["dashboard", "--json"])
-            .args(options)
-            .env("TIDEGATE_ADMIN", operator.address())
-            .env("TIDEGATE_TOKEN_FILE", operator.token_file())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reading = tokio::task::spawn_blocking(move || lines.next().unwrap().unwrap());
-        let printed = within("the address", reading).await.unwrap();
-        let printed: Value = serde_json::from_str(&printed).unwrap();
-        assert_eq!(printed["steer"], options.contains(&"--steer"));
-        let url = printed["url"].as_str().unwrap();
-        let rest = url.strip_prefix("http://127.0.0.1:").unwrap();
-        let (port, path) = rest.split_once('/').unwrap();
-        Self {
-            child,
-            port: port.parse().unwrap(),
-            entrance: format!("/{path}"),
-        }
-    }
-
-    /// The response to a GET with these header fields besides `Host`.
-    async fn get(&self, path: &str, fields: &str) -> (Head, String) {
-        send(self.port, "GET", path, fields, "").await
-    }
-
-    /// Opens the printed address.
-    async fn open(&self) -> Browser {
-        let (head, body) = self.get(&self.entrance, "").await;
-        assert_eq!(head.status(), 200, "{body}");
-        let cookie = head.value("set-cookie").unwrap();
-        assert!(
-            cookie.ends_with("; HttpOnly; SameSite=Strict; Path=/"),
-            "{cookie}"
-        );
-        let (_, key) = body.split_once("/#key=").unwrap();
-        Browser {
-            port: self.port,
-            cookie: cookie.split(';').next().unwrap().to_owned(),
-            key: key.split('"').next().unwrap().to_owned(),
-        }
-    }
-}
-
-impl Drop for Dashboard {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn send(port: u16, method: &str, path: &str, fields: &str, body: &str) -> (Head, String) {
-    let mut wire = Wire::connect(([127, 0, 0, 1], port).into()).await;
-    let length = body.len();
-    wire.send(format!(
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
-    ))
-    .await;
-    wire.reply().await
-}
-
-impl Browser {
-    /// The header fields that its requests have.
-    fn fields(&self) -> String {
-        let Self { cookie, key, .. } = self;
-        format!("Cookie: {cookie}\r\nTidegate-Dashboard: {key}\r\n")
-    }
-
-    async fn get(&self, path: &str) -> (Head, String) {
-        send(self.port, "GET", path, &self.fields(), "").await
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let origin = format!("Origin: http://127.0.0.1:{}\r\n", self.port);
-        let fields = self.fields() + &origin;
-        let (head, answer) = send(self.port, "POST", path, &fields, &body.to_string()).await;
-        (head.status(), serde_json::from_str(&answer).unwrap())
-    }
-
-    /// Begins to read the event stream after the event with this id.
-    async fn events(&self, last: Option<&str>) -> Events {
-        let mut wire = Wire::connect(([127, 0, 0, 1], self.port).into()).await;
-        let last = last.map(|id| format!("Last-Event-ID: {id}\r\n"));
-        let (port, fields, last) = (self.port, self.fields(), last.unwrap_or_default());
-        wire.send(format!(
-            "GET /events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{fields}{last}\r\n"
-        ))
-        .await;
-        let head = wire.head().await;
-        assert_eq!(head.value("content-type"), Some("text/event-stream"));
-        Events(wire)
-    }
-}
-
-/// An open event stream.
-struct Events(Wire);
-
-/// An event of it.
-struct Received {
-    id: String,
-    data: Value,
-}
-
-impl Events {
-    async fn next(&mut self) -> Received {
-        // The server sends each event as one chunk.
-        let chunk = within("an event", self.0.chunk()).await.unwrap();
-        let text = String::from_utf8(chunk).unwrap();
-        let field = |name: &str| {
-            let lines = text.lines();
-            let mut values = lines.filter_map(|line| line.strip_prefix(name));
-            values.next().unwrap().to_owned()
-        };
-        assert!(text.ends_with("\n\n"), "{text}");
-        Received {
-            id: field("id: "),
-            data: serde_json::from_str(&field("data: ")).unwrap(),
-        }
-    }
-
-    /// Waits for a state in which this holds.
-    async fn until(&mut self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
-        within(what, async {
-            loop {
-                let state = self.next().await.data["state"].take();
-                if condition(&state) {
-                    return state;
-                }
-            }
-        })
-        .await
-    }
-}
 
 async fn start(options: &[&str]) -> (Echo, crate::harness::proxy::Proxy, Operator, Dashboard) {
     let echo = Echo::start("echo").await;
@@ -539,4 +383,52 @@ async fn an_endpoint_shows_its_slow_start() {
     operator.post("/v1/endpoints/undrain", &endpoint).await;
     assert_eq!(shown().await["slow_start"], 0.1);
     drop(proxy);
+}
+
+/// Any process of this machine can connect to the port.
+#[tokio::test]
+async fn those_who_say_nothing_make_room_for_the_page() {
+    let (_echo, _proxy, _operator, dashboard) = start(&[]).await;
+    let browser = dashboard.open().await;
+    let mut events = browser.events(None).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(Wire::connect(([127, 0, 0, 1], dashboard.port).into()).await);
+        silent.push(Wire::connect(([127, 0, 0, 1], dashboard.port).into()).await);
+        assert_eq!(browser.get("/v1/status").await.0.status(), 200);
+    }
+    events.next().await;
+    // Also those for which there is room: soon, although they ask for something now and then.
+    for wire in &mut silent {
+        within("the end of a silent connection", wire.closed()).await;
+    }
+    let mut busy = Wire::connect(([127, 0, 0, 1], dashboard.port).into()).await;
+    let host = format!("Host: 127.0.0.1:{}", dashboard.port);
+    busy.send(format!("GET / HTTP/1.1\r\n{host}\r\n\r\n")).await;
+    assert_eq!(busy.reply().await.0.status(), 401);
+    within("the end of a stranger's connection", busy.closed()).await;
+    events.next().await;
+}
+
+/// Whatever was at this port before has the same origin: its service worker would see the key, and its cached files
+/// would stand in for those of the page.
+#[tokio::test]
+async fn what_another_site_has_left_in_the_browser_is_not_in_the_way() {
+    let (_echo, _proxy, _operator, dashboard) = start(&[]).await;
+    let (head, script) = dashboard
+        .get("/worker.js", "Service-Worker: script\r\n")
+        .await;
+    assert_eq!(head.status(), 200);
+    assert!(script.contains("registration.unregister()"), "{script}");
+    let by_worker = "Sec-Fetch-Dest: empty\r\nSec-Fetch-Mode: navigate\r\n";
+    let (head, text) = dashboard.get(&dashboard.entrance, by_worker).await;
+    assert_eq!((head.status(), head.value("set-cookie")), (503, None));
+    assert!(text.contains("open this address again"), "{text}");
+    // The secret still works.
+    let browser = dashboard.open().await;
+    let (_, page) = browser.get("/").await;
+    let (_, run) = page.split_once("src=\"/page.js?").unwrap();
+    let path = format!("/page.js?{}", run.split('"').next().unwrap());
+    assert!(path.len() > 40, "{path}");
+    assert_eq!(browser.get(&path).await.0.status(), 200);
 }

@@ -9,6 +9,7 @@ pub(crate) mod acme_settings;
 pub(crate) mod acme_validation;
 pub(crate) mod certificates;
 pub(crate) mod collector;
+pub(crate) mod dashboard;
 pub(crate) mod talking_clients;
 pub(crate) mod dns;
 pub(crate) mod endpoint;

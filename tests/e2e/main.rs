@@ -26,6 +26,7 @@ mod client_certificates;
 mod config;
 mod daemon;
 mod dashboard;
+mod dashboard_generations;
 mod demo;
 mod departures;
 mod discovery;

@@ -5,6 +5,7 @@
 //! port: `access` decides who may use it.
 
 mod access;
+mod connections;
 mod digest;
 mod history;
 mod page;
@@ -29,7 +30,7 @@ use self::relay::PageRelay;
 use self::site::DashboardSite;
 use super::failed;
 use super::live::reading::Reading;
-use super::live::{READ_INTERVAL, READ_TIMEOUT, milliseconds_now};
+use super::live::{LiveClock, READ_INTERVAL, READ_TIMEOUT};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::{ExitStatus, argument, err, out};
 
@@ -79,7 +80,8 @@ async fn run(args: &DashboardArgs) -> Result<(), DashboardFailure> {
     let mut reader = args.client.clone();
     reader.timeout = Some(READ_TIMEOUT);
     // Before anything is printed: without a tidegate there is nothing to show.
-    let first = Reading::of(&reader).await;
+    let clock = LiveClock::start();
+    let first = Reading::of(&reader, &[]).await;
     let first = first.map_err(DashboardFailure::Client)?;
     let port = args.port.unwrap_or_default();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
@@ -89,12 +91,12 @@ async fn run(args: &DashboardArgs) -> Result<(), DashboardFailure> {
     let url = access.url();
     let feed = Arc::new(Feed::new());
     // Before anyone can ask: a stream always has a state to send.
-    let mut digest = Digest::default();
-    feed.add(digest.next(Ok(first), milliseconds_now()));
+    let mut digest = Digest::new();
+    feed.add(digest.next(Ok(first), clock.now()));
     let site = DashboardSite::new(access, Arc::clone(&feed), PageRelay::new(args));
     welcome(args, address, &url);
     tokio::select! {
-        () = follow(&reader, &feed, digest) => {}
+        () = follow(&reader, &feed, digest, clock) => {}
         () = site::serve(Arc::new(site), listener) => {}
         stopped = stopped() => stopped.map_err(DashboardFailure::Port)?,
     }
@@ -119,16 +121,16 @@ fn welcome(args: &DashboardArgs, address: SocketAddr, url: &str) {
 }
 
 /// Reads the admin interface again and again.
-async fn follow(client: &AdminClient, feed: &Feed, mut digest: Digest) {
+async fn follow(client: &AdminClient, feed: &Feed, mut digest: Digest, clock: LiveClock) {
     let mut ticks = tokio::time::interval(READ_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first one is over at once.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let read = Reading::of(client).await;
+        let read = Reading::of(client, &digest.processes()).await;
         let read = read.map_err(|failure| failure.to_string());
-        feed.add(digest.next(read, milliseconds_now()));
+        feed.add(digest.next(read, clock.now()));
     }
 }
 

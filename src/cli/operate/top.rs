@@ -29,7 +29,7 @@ use self::state::TopState;
 use self::terminal::OwnedTerminal;
 use super::failed;
 use super::live::reading::Reading;
-use super::live::{READ_INTERVAL, READ_TIMEOUT, milliseconds_now};
+use super::live::{LiveClock, READ_INTERVAL, READ_TIMEOUT};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::{Cli, ExitStatus, err, wants_colour};
 
@@ -94,14 +94,20 @@ async fn run(args: &TopArgs) -> Result<(), TopFailure> {
     let mut reader = args.client.clone();
     reader.timeout = Some(READ_TIMEOUT);
     // While the terminal is as it was: without a tidegate there is nothing to show.
-    let first = Reading::of(&reader).await.map_err(TopFailure::Client)?;
+    let clock = LiveClock::start();
+    let first = Reading::of(&reader, &[]).await;
     let mut state = TopState::default();
-    state.read(Ok(first), milliseconds_now());
+    state.read(Ok(first.map_err(TopFailure::Client)?), clock.now());
     let requests = AdminRequests::new(reader, args.client.clone());
-    show(state, requests).await.map_err(TopFailure::Terminal)
+    let shown = show(state, requests, clock).await;
+    shown.map_err(TopFailure::Terminal)
 }
 
-async fn show(mut state: TopState, mut requests: AdminRequests) -> io::Result<()> {
+async fn show(
+    mut state: TopState,
+    mut requests: AdminRequests,
+    clock: LiveClock,
+) -> io::Result<()> {
     let mut signals = TopSignals::new()?;
     let mut terminal = OwnedTerminal::take()?;
     let mut events = terminal::events()?;
@@ -121,11 +127,11 @@ async fn show(mut state: TopState, mut requests: AdminRequests) -> io::Result<()
                 None => return Ok(()),
             },
             _ = ticks.tick() => {
-                requests.read();
+                requests.read(state.processes());
                 KeyEffect::Draw
             }
             Some(arrival) = requests.next() => {
-                state.arrive(arrival, milliseconds_now());
+                state.arrive(arrival, clock.now());
                 KeyEffect::Draw
             }
             signal = signals.next() => match signal {
@@ -140,7 +146,7 @@ async fn show(mut state: TopState, mut requests: AdminRequests) -> io::Result<()
             KeyEffect::Change(change) => requests.change(change, state.older_generations()),
         }
         if let Some(query) = state.wanted_listing() {
-            requests.list(query);
+            requests.list(query, state.older_generations());
         }
     }
 }

@@ -31,6 +31,7 @@ pub(super) struct PageAccess {
     secret: Mutex<Option<String>>,
     cookie: String,
     key: String,
+    run: String,
 }
 
 /// Why a request is refused: a status and a sentence for its user.
@@ -40,6 +41,8 @@ pub(super) enum PageRefusal {
     Site,
     /// The browser fetches the address before its user has opened it.
     Early,
+    /// A service worker that another site has left at this port fetches the address, and would see the key.
+    Worker,
     /// The secret is wrong, or was exchanged before.
     Secret,
     /// The cookie is missing or wrong.
@@ -52,7 +55,7 @@ impl PageRefusal {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Site | Self::Secret => StatusCode::FORBIDDEN,
-            Self::Early => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Early | Self::Worker => StatusCode::SERVICE_UNAVAILABLE,
             Self::Cookie | Self::Key => StatusCode::UNAUTHORIZED,
         }
     }
@@ -63,6 +66,9 @@ impl PageRefusal {
                 "This request names another host, or comes from a page of another origin. Open the address as printed."
             }
             Self::Early => "Open this address in a tab.",
+            Self::Worker => {
+                "Another site that was at this port has left a service worker in this browser. It is being removed: open this address again."
+            }
             Self::Secret => {
                 "This address is not valid, or was opened before. Stop `tidegate dashboard` and start it again for a new one."
             }
@@ -88,6 +94,7 @@ impl PageAccess {
             secret: Mutex::new(Some(random()?)),
             cookie: random()?,
             key: random()?,
+            run: random()?,
         })
     }
 
@@ -96,6 +103,11 @@ impl PageAccess {
         let secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner);
         let secret = secret.as_deref().unwrap_or_default();
         format!("http://127.0.0.1:{}{ENTER}?secret={secret}", self.port)
+    }
+
+    /// What the addresses of files have that no earlier site at this port can have known.
+    pub(super) fn run(&self) -> &str {
+        &self.run
     }
 
     /// Refuses what a page of another origin, or one whose name resolves to this address, may have sent.
@@ -126,6 +138,10 @@ impl PageAccess {
         let purpose = parts.headers.get("sec-purpose");
         if purpose.is_some_and(|it| it.as_bytes().starts_with(b"prefetch")) {
             return Err(PageRefusal::Early);
+        }
+        let destination = parts.headers.get("sec-fetch-dest");
+        if destination.is_some_and(|it| it != "document") {
+            return Err(PageRefusal::Worker);
         }
         let query = parts.uri.query().unwrap_or_default();
         let given = query.strip_prefix("secret=").ok_or(PageRefusal::Secret)?;
@@ -250,6 +266,8 @@ mod tests {
         assert_eq!(enter("/enter", &[]), Err(PageRefusal::Secret));
         let early = [("sec-purpose", "prefetch;prerender")];
         assert_eq!(enter(&url, &early), Err(PageRefusal::Early));
+        let by_worker = [("sec-fetch-dest", "empty")];
+        assert_eq!(enter(&url, &by_worker), Err(PageRefusal::Worker));
         let (cookie, key) = enter(&url, &[]).unwrap();
         assert!(cookie.ends_with("; HttpOnly; SameSite=Strict; Path=/"));
         assert_eq!(enter(&url, &[]), Err(PageRefusal::Secret));

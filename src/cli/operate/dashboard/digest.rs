@@ -1,13 +1,17 @@
 //! Makes of readings what the page shows: rates, problems since when, what is under way, and what has happened.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::json;
 use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus};
+use tidegate::admin::closing::JobInfo;
 
 use super::history::{EventKind, HistoryPoint, PageEvent, Sample};
+use crate::cli::operate::live::LiveTime;
+use crate::cli::operate::live::older::OlderReading;
 use crate::cli::operate::live::problems::{Problem, ProblemLevel, problems};
 use crate::cli::operate::live::progress::{Progress, ProgressTracker};
+use crate::cli::operate::live::rates::RateTracker;
 use crate::cli::operate::live::reading::Reading;
 
 /// How far back `recent` looks, in milliseconds.
@@ -20,37 +24,56 @@ const COUNT_INTERVAL: u64 = 10_000;
 type ReasonCounts = BTreeMap<String, u64>;
 
 /// What earlier readings have left.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Digest {
     /// The latest reading, and when it was made.
-    latest: Option<(Reading, u64)>,
+    latest: Option<(Reading, LiveTime)>,
     /// When each problem was first seen, and what it was last, by its subject.
     since: BTreeMap<String, (u64, String)>,
     progress: ProgressTracker,
     under_way: Vec<Progress>,
+    /// From one reading to the next.
+    rates: RateTracker,
     /// Rejections and ends at earlier times.
-    counts: VecDeque<(u64, ReasonCounts, ReasonCounts)>,
+    counts: VecDeque<(LiveTime, ReasonCounts, ReasonCounts)>,
 }
 
 impl Digest {
+    pub(super) fn new() -> Self {
+        Self {
+            latest: None,
+            since: BTreeMap::new(),
+            progress: ProgressTracker::default(),
+            under_way: Vec::new(),
+            rates: RateTracker::new(0),
+            counts: VecDeque::new(),
+        }
+    }
+
+    /// What the latest reading knows of each process.
+    pub(super) fn processes(&self) -> Vec<OlderReading> {
+        let latest = self.latest.as_ref();
+        latest.map_or_else(Vec::new, |(reading, _)| reading.processes())
+    }
+
     /// What a reading at `now`, or its failure, adds.
-    pub(super) fn next(&mut self, read: Result<Reading, String>, now: u64) -> Sample {
+    pub(super) fn next(&mut self, read: Result<Reading, String>, now: LiveTime) -> Sample {
         match read {
             Ok(reading) => self.reached(reading, now),
             Err(why) => self.unreached(&why, now),
         }
     }
 
-    fn unreached(&mut self, why: &str, now: u64) -> Sample {
+    fn unreached(&mut self, why: &str, now: LiveTime) -> Sample {
         let mut events = Vec::new();
         let mut found = vec![Problem::unreached(why)];
         // What was wrong is not over only because it cannot be seen.
         if let Some((reading, at)) = &self.latest {
-            found.extend(problems(reading, *at));
+            found.extend(problems(reading, at.at));
         }
-        let found = self.dated(found, now, &mut events);
+        let found = self.dated(found, now.at, &mut events);
         let point = HistoryPoint {
-            at: now,
+            time: now,
             ..HistoryPoint::default()
         };
         let state = self.state(false, &found, now);
@@ -61,29 +84,31 @@ impl Digest {
         }
     }
 
-    fn reached(&mut self, reading: Reading, now: u64) -> Sample {
+    fn reached(&mut self, reading: Reading, now: LiveTime) -> Sample {
         let mut events = Vec::new();
-        let found = self.dated(problems(&reading, now), now, &mut events);
+        let found = self.dated(problems(&reading, now.at), now.at, &mut events);
         let mut point = HistoryPoint {
-            at: now,
-            tunnels: Some(reading.status.tunnels),
+            time: now,
+            tunnels: Some(reading.tunnels()),
             ..HistoryPoint::default()
         };
-        if let Some((before, at)) = &self.latest {
+        let before = self.latest.as_ref().map(|(before, _)| before);
+        let continues = before.is_some_and(|before| reading.continues(before));
+        self.rates.add(&reading, now, continues);
+        if let Some(rates) = self.rates.rates() {
+            let rounded = |rate: f64| Some((rate * 10.0).round() / 10.0);
+            point.handshakes = rounded(rates.handshakes);
+            point.messages = rounded(rates.traffic.messages);
+            point.bytes = rounded(rates.traffic.bytes);
+        }
+        if let Some(before) = before {
             let event = |(kind, text)| PageEvent {
-                at: now,
+                at: now.at,
                 kind,
                 text,
             };
             events.extend(changes(before, &reading).into_iter().map(event));
-            if reading.is_of_same_process(before) {
-                let seconds = now.saturating_sub(*at).max(1) as f64 / 1e3;
-                let rate = |count: u64| Some((count as f64 / seconds * 10.0).round() / 10.0);
-                let (messages, bytes) = reading.carried_since(before);
-                point.handshakes = rate(reading.handshakes().saturating_sub(before.handshakes()));
-                point.messages = rate(messages);
-                point.bytes = rate(bytes);
-            } else {
+            if !reading.is_of_same_process(before) {
                 self.counts.clear();
             }
         }
@@ -132,23 +157,24 @@ impl Digest {
         found
     }
 
-    fn count(&mut self, reading: &Reading, now: u64) {
-        let is_due = |at: u64| now.saturating_sub(at) >= COUNT_INTERVAL;
+    fn count(&mut self, reading: &Reading, now: LiveTime) {
+        let is_due = |at: LiveTime| now.since(at) >= COUNT_INTERVAL;
         if self.counts.back().is_none_or(|(at, ..)| is_due(*at)) {
             let ended = reading.traffic.ended.clone();
             self.counts.push_back((now, reading.rejections(), ended));
         }
-        let is_old = |at: u64| now.saturating_sub(at) > RECENT;
+        let is_old = |at: LiveTime| now.since(at) > RECENT;
         while self.counts.front().is_some_and(|(at, ..)| is_old(*at)) {
             self.counts.pop_front();
         }
     }
 
     /// The state as JSON in one line: what was read, unchanged, and what follows from it.
-    fn state(&self, reachable: bool, problems: &[Problem], now: u64) -> String {
+    fn state(&self, reachable: bool, problems: &[Problem], now: LiveTime) -> String {
         let worst = problems.first().map(|it| it.level);
         let mut derived = json!({
-            "at": now,
+            "at": now.at,
+            "running": now.running,
             "reachable": reachable,
             "health": match worst {
                 None => "good",
@@ -163,7 +189,7 @@ impl Digest {
         };
         if let Some((at, rejections, ended)) = self.counts.front() {
             derived["recent"] = json!({
-                "since": at,
+                "since": at.at,
                 "rejections": growth(rejections, &reading.rejections()),
                 "ended": growth(ended, &reading.traffic.ended),
             });
@@ -185,7 +211,7 @@ fn growth(before: &ReasonCounts, now: &ReasonCounts) -> ReasonCounts {
 
 /// What has happened between two readings, apart from problems.
 fn changes(before: &Reading, now: &Reading) -> Vec<(EventKind, String)> {
-    let mut changes = Vec::new();
+    let mut changes = changes_of_processes(before, now);
     let mut note = |kind, text: String| changes.push((kind, text));
     let (old, new) = (&before.status, &now.status);
     if !now.is_of_same_process(before) {
@@ -196,37 +222,6 @@ fn changes(before: &Reading, now: &Reading) -> Vec<(EventKind, String)> {
         note(EventKind::Note, text);
     } else if new.reloads > old.reloads {
         note(EventKind::Good, "configuration reloaded".to_owned());
-    }
-    for job in &new.jobs {
-        if !old.jobs.iter().any(|it| it.job == job.job) {
-            let text = format!(
-                "job {} begins to close {} tunnels: {}",
-                job.job, job.tunnels, job.description
-            );
-            note(EventKind::Note, text);
-        }
-    }
-    for job in &old.jobs {
-        if !new.jobs.iter().any(|it| it.job == job.job) {
-            note(
-                EventKind::Good,
-                format!("job {} is over: {}", job.job, job.description),
-            );
-        }
-    }
-    for generation in old.generations.iter().skip(1) {
-        let identity = &generation.identity;
-        if !new
-            .generations
-            .iter()
-            .any(|it| it.identity.pid == identity.pid)
-        {
-            let text = format!(
-                "generation {} has ended (process {})",
-                identity.generation, identity.pid
-            );
-            note(EventKind::Good, text);
-        }
     }
     for (upstream, endpoint, was) in endpoints_of_both(before, now) {
         let name = endpoint.name.as_deref().unwrap_or(&endpoint.endpoint);
@@ -254,6 +249,60 @@ fn changes(before: &Reading, now: &Reading) -> Vec<(EventKind, String)> {
     changes
 }
 
+/// Jobs that have begun or are over, and processes that have ended. After an upgrade, a job goes on in the process
+/// that it was begun in.
+fn changes_of_processes(before: &Reading, now: &Reading) -> Vec<(EventKind, String)> {
+    let mut changes = Vec::new();
+    let of = |generation: u64| match generation == now.status.generation {
+        true => String::new(),
+        false => format!(" of generation {generation}"),
+    };
+    let earlier = numbered(before);
+    let later = numbered(now);
+    for ((pid, number), (generation, job)) in &later {
+        if !earlier.contains_key(&(*pid, *number)) {
+            let (of, tunnels) = (of(*generation), job.tunnels);
+            let text = format!(
+                "job {number}{of} begins to close {tunnels} tunnels: {}",
+                job.description
+            );
+            changes.push((EventKind::Note, text));
+        }
+    }
+    let processes: BTreeSet<u32> = now.jobs().map(|(_, pid, _)| pid).collect();
+    for ((pid, number), (generation, job)) in &earlier {
+        // The jobs of a process end with it.
+        if processes.contains(pid) && !later.contains_key(&(*pid, *number)) {
+            let text = format!(
+                "job {number}{} is over: {}",
+                of(*generation),
+                job.description
+            );
+            changes.push((EventKind::Good, text));
+        }
+    }
+    for older in &before.older {
+        let identity = &older.info.identity;
+        if !processes.contains(&identity.pid) {
+            let text = format!(
+                "generation {} has ended (process {})",
+                identity.generation, identity.pid
+            );
+            changes.push((EventKind::Good, text));
+        }
+    }
+    changes
+}
+
+/// The jobs of all processes by process and number, with the generation of each.
+fn numbered(reading: &Reading) -> BTreeMap<(u32, u64), (u64, &JobInfo)> {
+    let jobs = reading.jobs().flat_map(|(generation, pid, jobs)| {
+        let jobs = jobs.iter();
+        jobs.map(move |job| ((pid, job.job), (generation, job)))
+    });
+    jobs.collect()
+}
+
 /// Each endpoint of now, its upstream, and its state before.
 fn endpoints_of_both<'a>(
     before: &'a Reading,
@@ -275,4 +324,65 @@ fn endpoints_of_both<'a>(
             .map(with_state)
             .collect::<Vec<_>>()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::cli::operate::live::reading::samples::{job, older, reading};
+
+    fn time(at: u64, running: u64) -> LiveTime {
+        LiveTime { at, running }
+    }
+
+    fn texts(sample: &Sample) -> Vec<&str> {
+        sample.events.iter().map(|it| &*it.text).collect()
+    }
+
+    #[test]
+    fn tunnels_and_rates_are_those_of_all_processes_also_when_the_date_is_set_back() {
+        let mut digest = Digest::new();
+        digest.next(Ok(reading(1, 100)), time(9_000_000, 0));
+        let mut upgraded = reading(2, 5);
+        upgraded.older = vec![older(1, 115)];
+        let sample = digest.next(Ok(upgraded), time(1_000_000, 2000));
+        assert_eq!(sample.point.tunnels, Some(18));
+        assert_eq!(sample.point.messages, Some(10.0));
+        assert_eq!(texts(&sample), ["process 42 serves now (generation 2)"]);
+        let state: Value = serde_json::from_str(&sample.state).unwrap();
+        assert_eq!(state["at"], 1_000_000);
+        assert_eq!(state["running"], 2000);
+        assert_eq!(state["progress"][0]["left"], 9);
+        let sample = digest.next(Ok(reading(2, 5)), time(1_001_000, 3000));
+        assert_eq!(sample.point.tunnels, Some(9));
+        assert_eq!(texts(&sample), ["generation 1 has ended (process 41)"]);
+    }
+
+    #[test]
+    fn a_job_that_goes_on_in_an_older_process_is_not_over() {
+        let mut digest = Digest::new();
+        let mut before = reading(1, 0);
+        before.status.jobs = vec![job(1, 2)];
+        let first = digest.next(Ok(before), time(0, 0));
+        assert!(texts(&first).iter().all(|text| !text.starts_with("job")));
+        let mut upgraded = reading(2, 0);
+        upgraded.older = vec![older(1, 0)];
+        upgraded.older[0].info.jobs = vec![job(1, 4)];
+        let sample = digest.next(Ok(upgraded.clone()), time(0, 1000));
+        assert_eq!(texts(&sample), ["process 42 serves now (generation 2)"]);
+        let state: Value = serde_json::from_str(&sample.state).unwrap();
+        let name = "job 1 of generation 1 closes: tunnels of endpoint a";
+        assert_eq!(state["progress"][1]["name"], name);
+        // One of the new process has the same number.
+        upgraded.status.jobs = vec![job(1, 0)];
+        upgraded.older[0].info.jobs.clear();
+        let sample = digest.next(Ok(upgraded), time(0, 2000));
+        let expected = [
+            "job 1 begins to close 10 tunnels: tunnels of endpoint a",
+            "job 1 of generation 1 is over: tunnels of endpoint a",
+        ];
+        assert_eq!(texts(&sample), expected);
+    }
 }

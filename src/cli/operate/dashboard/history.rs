@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::cli::operate::live::milliseconds_now;
+use crate::cli::operate::live::{LiveTime, milliseconds_now};
 
 /// Points that are remembered: five minutes of them.
 const MAX_POINTS: usize = 300;
@@ -15,12 +15,13 @@ const MAX_POINTS: usize = 300;
 /// Events that are remembered.
 const MAX_EVENTS: usize = 200;
 
-/// The figures of one second. It has no rates without an earlier reading of the same process.
+/// The figures of one second. It has no rates without an earlier reading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct HistoryPoint {
-    /// When, in milliseconds since 1970.
-    pub(super) at: u64,
-    /// Live tunnels.
+    /// When.
+    #[serde(flatten)]
+    pub(super) time: LiveTime,
+    /// Live tunnels, in all processes.
     pub(super) tunnels: Option<u64>,
     /// Handshakes per second, whatever their outcome.
     pub(super) handshakes: Option<f64>,
@@ -178,7 +179,7 @@ mod tests {
         };
         Sample {
             point: HistoryPoint {
-                at,
+                time: LiveTime { at, running: at },
                 ..HistoryPoint::default()
             },
             events: events.iter().map(event).collect(),

@@ -6,6 +6,8 @@ const at = (id) => document.getElementById(id);
 
 /** The time that sparklines show, in milliseconds. */
 const HISTORY = 300_000;
+/** The time between two descriptions of a sparkline, in milliseconds. */
+const LABEL_INTERVAL = 60_000;
 /** Readings of links that are kept: rates need five seconds of them, latencies a minute. */
 const KEPT_READINGS = 61;
 const RATE_SECONDS = 5;
@@ -58,10 +60,23 @@ function keyed(parent, items, key, make, update) {
     before.delete(name);
     parent.keyed.set(name, node);
     update(node, item);
+    if (node.parentNode === parent && node.contains(document.activeElement)) {
+      // A moved element loses the focus: this one stays, and what is not at its place yet moves behind it.
+      while (place !== node) {
+        const other = place;
+        place = place.nextElementSibling;
+        parent.append(other);
+      }
+    }
     if (node === place) place = place.nextElementSibling;
     else parent.insertBefore(node, place);
   }
-  for (const node of before.values()) node.remove();
+  for (const node of before.values()) {
+    const had = node.contains(document.activeElement);
+    node.remove();
+    // What is gone leaves the focus to what was around it, not to the top of the page.
+    if (had) parent.closest("[tabindex]")?.focus({ preventScroll: true });
+  }
 }
 
 /** What is shown instead of an empty list. */
@@ -113,11 +128,31 @@ const STATES = {
 let state = null;
 let steer = false;
 let points = [];
-/** The links of earlier readings: `{ at, links }`, the newest last. */
+/** The links of earlier readings: `{ at, links }`, the newest last. `at` is by a clock that is never set. */
 let readings = [];
+/** The last news: by the clock of the browser, and by one that is never set. */
 let heardAt = 0;
+let heardRunning = 0;
+
+const sinceHeard = () => performance.now() - heardRunning;
 
 const nameOf = (link) => [link.listener, link.route, link.upstream, link.endpoint].join("\n");
+
+/** All links of all processes; those of each process count by themselves. */
+function linksOf(it) {
+  const processes = [{ generation: it.status.generation, traffic: it.traffic }, ...it.older];
+  return new Map(processes.flatMap(({ generation, traffic }) => (traffic?.links ?? []).map((link) => [`${generation}\n${nameOf(link)}`, link])));
+}
+
+/** The tunnels of each endpoint in processes from before an upgrade. */
+function olderTunnels() {
+  const sums = new Map();
+  for (const { upstreams } of state.older) for (const { name, endpoints } of upstreams) for (const it of endpoints) {
+    const key = `${name}\n${it.endpoint}`;
+    sums.set(key, (sums.get(key) ?? 0) + it.tunnels);
+  }
+  return sums;
+}
 
 /** How much each link has carried per second lately, by its name; handshakes over a minute. */
 function linkRates() {
@@ -127,10 +162,13 @@ function linkRates() {
   const [lately, minute] = [ago(RATE_SECONDS), ago(60)];
   const seconds = (now.at - lately.at) / 1000;
   const result = new Map();
+  // Of a process that has begun since then, everything is new; of one that had not responded, it is not known.
+  const earlierOf = (reading, name, link) => reading.links.get(name)
+    ?? (reading.generations.has(Number(name.split("\n", 1)[0])) || Number(name.split("\n", 1)[0]) > reading.serving ? {} : link);
   for (const [name, link] of now.links) {
-    const before = lately.links.get(name) ?? {};
+    const before = earlierOf(lately, name, link);
     const grown = (...keys) => keys.reduce((sum, key) => sum + Math.max(0, link[key] - (before[key] ?? 0)), 0);
-    const earlier = minute.links.get(name) ?? {};
+    const earlier = earlierOf(minute, name, link);
     const opened = link.opened - (earlier.opened ?? 0);
     result.set(name, {
       link,
@@ -164,12 +202,12 @@ function summed(rates, select) {
 // The overview
 
 /** The time by the clock of the command, which may run on another machine. */
-const now = () => state.at + (Date.now() - heardAt);
+const now = () => state.at + sinceHeard();
 
 function showHealth() {
-  const late = heardAt && Date.now() - heardAt > LATE;
+  const late = heardAt && sinceHeard() > LATE;
   const problems = late
-    ? [{ level: "critical", what: `no news from \`tidegate dashboard\` since ${clock(heardAt)}`, cure: "Check that the command still runs. The figures below are the last ones.", since: state.at }]
+    ? [{ level: "critical", subject: "news", what: `no news from \`tidegate dashboard\` since ${clock(heardAt)}`, cure: "Check that the command still runs. The figures below are the last ones.", since: state.at }]
     : state.problems;
   const health = late ? "critical" : state.health;
   const words = { good: "● Good", warning: "▲ Warning", critical: "✕ Critical" };
@@ -178,8 +216,13 @@ function showHealth() {
   const [first, ...others] = problems;
   const line = ({ what, cure, since }) => `${what}, since ${clock(since)} (${duration((now() - since) / 1000)}). ${cure}`;
   const status = state.status;
-  // The line itself has a time that moves on: a screen reader gets only what is new.
-  setText(at("health-news"), first ? `${words[health].slice(2)}: ${first.what}` : words[health].slice(2));
+  // The line itself has numbers that move on: a screen reader hears only of another state or another problem.
+  const news = at("health-news");
+  const about = `${health} ${first?.subject ?? ""}`;
+  if (news.dataset.about !== about) {
+    news.dataset.about = about;
+    setText(news, first ? `${words[health].slice(2)}: ${first.what}` : words[health].slice(2));
+  }
   setText(at("health-text"), first ? line(first) : `Nothing is wrong: ${status.endpoints_up} of ${plural(status.endpoints, "endpoint")} in rotation, ${plural(status.connections, "connection")} of at most ${count(status.max_connections)}.`);
   const more = at("health-more");
   more.hidden = others.length === 0;
@@ -187,13 +230,21 @@ function showHealth() {
   keyed(more.querySelector("ul"), others, (it) => it.what, () => el("li"), (node, it) => setText(node, `${it.level}: ${line(it)}`));
   setText(at("process"), `${status.version} · ${status.state} · process ${status.pid} · generation ${status.generation} · up ${duration(status.uptime_seconds)}`);
   document.title = `${words[health].slice(0, 1)} tidegate`;
+  showOlder();
+}
+
+/** Which of the tunnels are in processes from before an upgrade. */
+function showOlder() {
+  const until = ({ drain_ends: end }) => (end ? `which drains until ${clock(Date.parse(end))}` : "until the last one has ended");
+  keyed(at("older"), state.older, (it) => it.pid, () => el("li"), (node, it) => setText(node, `${plural(it.tunnels, "tunnel")} ${it.tunnels === 1 ? "is" : "are"} in a previous process (process ${it.pid}, generation ${it.generation}), ${until(it)}. Tunnels, rates, handshakes and resets include ${it.tunnels === 1 ? "it" : "them"}; everything else is of process ${state.status.pid} only.`));
+  at("older").hidden = state.older.length === 0;
 }
 
 function spark(id, key, name, shown) {
   const svg = at(`spark-${id}`);
-  const end = points.at(-1)?.at ?? 0;
+  const end = points.at(-1)?.running ?? 0;
   const most = Math.max(...points.map((it) => it[key] ?? 0), 1e-9);
-  const place = (it) => [(300 * (1 - (end - it.at) / HISTORY)).toFixed(1), (38 - 36 * it[key] / most).toFixed(1)];
+  const place = (it) => [(300 * (1 - (end - it.running) / HISTORY)).toFixed(1), (38 - 36 * it[key] / most).toFixed(1)];
   let line = "";
   let area = "";
   let run = [];
@@ -213,8 +264,11 @@ function spark(id, key, name, shown) {
   setAttribute(svg.firstChild, "d", area || "M0,40");
   setAttribute(svg.lastChild, "d", line || "M0,40");
   const now = points.at(-1)?.[key];
-  // Once in ten seconds: a description that changes each second disturbs.
-  if (!svg.hasAttribute("aria-label") || points.length % 10 === 0) svg.setAttribute("aria-label", `${name} in the last five minutes: at most ${shown(most)}, now ${shown(now)}`);
+  // Once a minute: a description that changes each second disturbs.
+  if (svg.labelled === undefined || end - svg.labelled >= LABEL_INTERVAL) {
+    svg.labelled = end;
+    svg.setAttribute("aria-label", `${name} in the last five minutes: at most ${shown(most)}, now ${shown(now)}`);
+  }
   const figure = at(`now-${id}`);
   setText(figure, shown(now));
   setAttribute(figure, "data-value", String(now ?? ""));
@@ -321,10 +375,16 @@ const BADNESS = { down: 0, ejected: 0, unreachable: 0, full: 1, drained: 2, "dra
 
 function showUpstreams(rates) {
   const figures = summed(rates, (link) => `${link.upstream}\n${link.endpoint}`);
+  const older = olderTunnels();
+  const olderOf = new Map();
+  for (const { upstreams } of state.older) for (const { name, tunnels } of upstreams) olderOf.set(name, (olderOf.get(name) ?? 0) + tunnels);
   keyed(at("upstreams"), state.upstreams, (it) => it.name, upstreamCard, (card, upstream) => {
-    const { endpoints } = upstream;
+    const endpoints = upstream.endpoints.map((it) => {
+      const more = older.get(`${upstream.name}\n${it.endpoint}`);
+      return more ? { ...it, tunnels: it.tunnels + more } : it;
+    });
     const up = endpoints.filter((it) => it.state === "up" && it.weight > 0).length;
-    const parts = [`${up} of ${plural(endpoints.length, "endpoint")} in rotation`, plural(upstream.tunnels, "tunnel"), upstream.balance];
+    const parts = [`${up} of ${plural(endpoints.length, "endpoint")} in rotation`, plural(upstream.tunnels + (olderOf.get(upstream.name) ?? 0), "tunnel"), upstream.balance];
     if (upstream.waiting) parts.push(`${count(upstream.waiting)} waiting in the queue`);
     if (upstream.rebalance?.excess) parts.push(`${count(upstream.rebalance.excess)} above their share`);
     setText(card.querySelector("small"), parts.join(" · "));
@@ -401,7 +461,8 @@ function showOverview(rates) {
   for (const { rejections } of state.listeners) for (const [reason, number] of Object.entries(rejections)) total[reason] = (total[reason] ?? 0) + number;
   showReasons("rejections", state.recent?.rejections, total);
   showReasons("ended", state.recent?.ended, state.traffic.ended);
-  setText(at("recent-since"), state.recent ? `+ since ${clock(state.recent.since)} · since the start` : "");
+  const of = state.older.length ? ` of process ${state.status.pid}` : "";
+  setText(at("recent-since"), state.recent ? `+ since ${clock(state.recent.since)} · since the start${of}` : "");
   showCertificates();
 }
 
@@ -520,7 +581,7 @@ async function steerEndpoint(upstream, endpoint) {
   await attempt(title, async () => {
     await post(path, which);
     // Older generations may not know the endpoint any more.
-    for (const older of state.status.generations.slice(1)) await post(`${path}?generation=${older.generation}`, which).catch(() => {});
+    for (const generation of olderGenerations()) await post(`${path}?generation=${generation}`, which).catch(() => {});
   });
 }
 
@@ -531,8 +592,39 @@ const COLUMNS = [
   ["Age", (it) => duration(it.age_seconds), "n", "age"], ["Idle", (it) => duration(it.idle_seconds), "n", "idle"],
   ["Messages", (it) => (it.rates ? `${rate(it.rates.messages_from_client + it.rates.messages_from_endpoint)}/s` : count(it.messages_from_client + it.messages_from_endpoint)), "n", "messages"],
   ["Bytes", (it) => (it.rates ? `${bytes(it.rates.bytes_from_client + it.rates.bytes_from_endpoint)}/s` : bytes(it.bytes_from_client + it.bytes_from_endpoint)), "n", "bytes"],
-  ["State", (it) => (it.ending ? `closing: ${it.ending}` : it.kind === "stream" ? "stream" : "open"), ""],
+  ["State", (it) => `${it.ending ? `closing: ${it.ending}` : it.kind === "stream" ? "stream" : "open"}${it.generation == null ? "" : `, in generation ${it.generation}`}`, ""],
 ];
+
+/** What tunnels are sorted by, descending. */
+const both = (it, what) => (it.rates ?? it)[`${what}_from_client`] + (it.rates ?? it)[`${what}_from_endpoint`];
+const RANKS = { age: (it) => it.age_seconds, idle: (it) => it.idle_seconds, bytes: (it) => both(it, "bytes"), messages: (it) => both(it, "messages") };
+
+/** Numbers of the processes from before an upgrade. */
+const olderGenerations = () => state?.older.map((it) => it.generation) ?? [];
+
+/** A list of tunnels. One process measures rates for one at a time: `tidegate top` may be measuring. */
+async function listOf(query) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await request(`/v1/tunnels?${query}`);
+    } catch (error) {
+      if (error.status !== 503 || attempt === 12) throw error;
+      await pause(300);
+    }
+  }
+}
+
+/** The first tunnels of all processes, and how many match. */
+async function listAll(query, sort, limit) {
+  const [serving, ...older] = await Promise.all([listOf(query), ...olderGenerations().map(async (generation) => {
+    // It may have ended meanwhile.
+    const { tunnels, matched } = await listOf(`${query}&generation=${generation}`).catch(() => ({ tunnels: [], matched: 0 }));
+    return { tunnels: tunnels.map((it) => ({ ...it, generation })), matched };
+  })]);
+  if (!older.length) return serving;
+  const tunnels = [serving, ...older].flatMap((it) => it.tunnels).sort((one, other) => RANKS[sort](other) - RANKS[sort](one));
+  return { tunnels: tunnels.slice(0, limit), matched: older.reduce((sum, it) => sum + it.matched, serving.matched) };
+}
 
 let shownPage = 0;
 let listing = false;
@@ -548,17 +640,20 @@ function filter() {
   return Object.fromEntries(Object.entries(rest).map(([name, value]) => [name, value.trim()]).filter(([, value]) => value));
 }
 
-async function list() {
+async function list(isAutomatic = false) {
   listAgain = listing;
   if (listing) return;
   listing = true;
   try {
     const form = at("filter");
     const chosen = filter();
-    const query = new URLSearchParams({ ...chosen, sort: form.sort.value, limit: String(Math.min(MAX_LISTED, (shownPage + 1) * PAGE_LENGTH)) });
+    const limit = Math.min(MAX_LISTED, (shownPage + 1) * PAGE_LENGTH);
+    const query = new URLSearchParams({ ...chosen, sort: form.sort.value, limit: String(limit) });
     if (form.rates.checked) query.set("rate_window", "1s");
-    const { tunnels, matched } = await request(`/v1/tunnels?${query}`);
+    const { tunnels, matched } = await listAll(query, form.sort.value, limit);
     listed = chosen;
+    // What comes by itself is not announced.
+    setAttribute(at("page-of"), "aria-live", isAutomatic ? "off" : "polite");
     const pages = Math.max(1, Math.ceil(Math.min(matched, MAX_LISTED) / PAGE_LENGTH));
     if (shownPage >= pages) shownPage = pages - 1;
     const from = shownPage * PAGE_LENGTH;
@@ -604,13 +699,25 @@ async function showTunnel(tunnel) {
   }
   const answer = await ask(`${tunnel.kind === "stream" ? "Stream" : "Tunnel"} ${tunnel.id}`, [details], steer ? "Close it …" : null);
   if (!answer) return;
-  await close({ id: tunnel.id, kind: tunnel.kind }, "Close this one?");
+  await close({ id: tunnel.id, kind: tunnel.kind }, "Close this one?", [tunnel.generation]);
 }
 
-/** Closes what a filter matches, after a question that says how many these are. */
-async function close(chosen, title) {
+/** Has each of these processes close something; `undefined` is the one that serves. The sum of what they say. */
+async function closeIn(generations, how) {
+  const closing = async (generation) => post(`/v1/tunnels/close${generation == null ? "" : `?generation=${generation}`}`, how);
+  const results = await Promise.allSettled(generations.map(closing));
+  const done = results.filter((it) => it.status === "fulfilled").map((it) => it.value);
+  // An older one may have ended meanwhile, and only one of them may know what the filter names.
+  const [{ status, reason }] = results;
+  if (status === "rejected" && (reason.status !== 404 || !done.length)) throw reason;
+  const sum = (of) => done.reduce((sum, it) => sum + (of(it) ?? 0), 0);
+  return { code: done[0].code, matched: sum((it) => it.matched), jobs: done.flatMap((it) => it.job ?? []) };
+}
+
+/** Closes what a filter matches in these processes, after a question that says how many these are. */
+async function close(chosen, title, generations = [undefined, ...olderGenerations()]) {
   const all = Object.keys(chosen).every((name) => name === "kind");
-  const counted = await attempt(title, () => post("/v1/tunnels/close", { filter: chosen, all, dry_run: true }));
+  const counted = await attempt(title, () => closeIn(generations, { filter: chosen, all, dry_run: true }));
   if (!counted) return;
   const which = all ? "All of them" : Object.entries(chosen).map(([name, value]) => `${name} ${value}`).join(", ");
   const code = counted.code ?? 1012;
@@ -620,9 +727,9 @@ async function close(chosen, title) {
   const answer = await ask(title, content, `Close ${count(counted.matched)}`);
   if (!answer) return;
   const how = { filter: chosen, all, ...answer.over && { over: answer.over } };
-  const done = await attempt(title, () => post("/v1/tunnels/close", how));
+  const done = await attempt(title, () => closeIn(generations, how));
   if (!done) return;
-  if (done.job) await say("Closing", `Job ${done.job.job} closes ${plural(done.job.tunnels, "tunnel")}. “Under way” shows how far it is.`);
+  for (const job of done.jobs) await say("Closing", `Job ${job.job} closes ${plural(job.tunnels, "tunnel")}. “Under way” shows how far it is.`);
   list();
 }
 
@@ -747,15 +854,19 @@ function draw() {
 
 function received(data) {
   heardAt = Date.now();
-  const process = (it) => it && `${it.status.pid} ${it.status.started}`;
-  const before = process(state);
+  heardRunning = performance.now();
+  const process = (it) => `${it.status.pid} ${it.status.started}`;
+  const before = state;
   state = data.state;
   points.push(...data.points);
-  const end = points.at(-1)?.at ?? 0;
-  points = points.filter((it) => it.at > end - HISTORY);
-  if (before && before !== process(state)) readings = [];
+  const end = points.at(-1)?.running ?? 0;
+  points = points.filter((it) => it.running > end - HISTORY);
+  // After an upgrade, the counts of the previous process go on.
+  if (before && process(before) !== process(state) && state.status.generation <= before.status.generation) readings = [];
   if (state.reachable) {
-    readings.push({ at: state.at, links: new Map(state.traffic.links.map((link) => [nameOf(link), link])) });
+    const { generation } = state.status;
+    const generations = new Set([generation, ...state.older.filter((it) => it.traffic).map((it) => it.generation)]);
+    readings.push({ at: state.running, links: linksOf(state), serving: generation, generations });
     readings = readings.slice(-KEPT_READINGS);
   }
   addEvents(data.events);
@@ -840,6 +951,6 @@ at("question").onsubmit = (event) => { event.preventDefault(); explain(); };
 at("plan").onclick = plan;
 addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", () => { if (state) draw(); });
-setInterval(() => { if (view() === "tunnels" && at("again").checked && !document.hidden && !at("dialog").open) list(); }, 5000);
-setInterval(() => { if (state && Date.now() - heardAt > LATE) showHealth(); }, 1000);
+setInterval(() => { if (view() === "tunnels" && at("again").checked && !document.hidden && !at("dialog").open) list(true); }, 5000);
+setInterval(() => { if (state && sinceHeard() > LATE) showHealth(); }, 1000);
 begin();

@@ -1,6 +1,7 @@
 //! The HTTP server of the page.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::access::{ENTER, PageAccess, PageRefusal};
+use super::connections::{ConnectionStanding, PageConnections, PageStanding, STRANGER_TIMEOUT};
 use super::history::Feed;
-use super::page::{FILES, PageFile, entrance};
+use super::page::{FILES, LAST_WORKER, PageFile, SCRIPT, entrance};
 use super::relay::PageRelay;
 
 /// The content security policy: the page's own files and its own origin, nothing else.
@@ -39,9 +41,6 @@ const OPERATIONS: &str = "/v1/";
 
 /// The path that says what the page may do.
 const ABILITIES: &str = "/abilities";
-
-/// Connections at once; further ones are closed.
-const MAX_CONNECTIONS: usize = 64;
 
 /// How long a request head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,25 +70,48 @@ pub(super) struct DashboardSite {
 /// Serves connections until the task is dropped.
 pub(super) async fn serve(site: Arc<DashboardSite>, listener: TcpListener) {
     let mut connections = JoinSet::new();
+    let mut open = PageConnections::default();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
-                    let _ = stream.set_nodelay(true);
-                    let site = Arc::clone(&site);
-                    let service = service_fn(move |request| {
-                        let site = Arc::clone(&site);
-                        async move { Ok::<_, Infallible>(site.respond(request).await) }
-                    });
-                    let mut server = http1::Builder::new();
-                    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-                    connections.spawn(server.serve_connection(TokioIo::new(stream), service));
+                Ok((stream, _)) => {
+                    // Without room the connection is closed by being dropped.
+                    if open.make_room() {
+                        let standing = ConnectionStanding::default();
+                        let served = serve_one(Arc::clone(&site), stream, standing.clone());
+                        open.add(standing, connections.spawn(served));
+                    }
+                    // Those that are open have their turn before the next one: a flood of others must not close a
+                    // connection before its request was read.
+                    tokio::task::yield_now().await;
                 }
-                Ok(_) => {}
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = connections.join_next() => {}
         }
+    }
+}
+
+/// Serves a connection until it ends, or for a short time if it shows nothing.
+async fn serve_one(site: Arc<DashboardSite>, stream: TcpStream, standing: ConnectionStanding) {
+    let _ = stream.set_nodelay(true);
+    let shown = standing.clone();
+    let service = service_fn(move |request| {
+        let (site, shown) = (Arc::clone(&site), shown.clone());
+        async move { Ok::<_, Infallible>(site.respond(request, &shown).await) }
+    });
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    // A client that has gone away is not an error.
+    if tokio::time::timeout(STRANGER_TIMEOUT, &mut connection)
+        .await
+        .is_err()
+        && !standing.is(PageStanding::Stranger)
+    {
+        let _ = connection.await;
     }
 }
 
@@ -102,9 +124,13 @@ impl DashboardSite {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<PageBody> {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        standing: &ConnectionStanding,
+    ) -> Response<PageBody> {
         let (parts, body) = request.into_parts();
-        match self.admit(&parts) {
+        match self.admit(&parts, standing) {
             Ok(Some(entered)) => entered,
             Ok(None) => self.admitted(&parts, body).await,
             Err(refusal) => {
@@ -115,20 +141,35 @@ impl DashboardSite {
     }
 
     /// Refuses what is not from the page, or exchanges the secret.
-    fn admit(&self, parts: &Parts) -> Result<Option<Response<PageBody>>, PageRefusal> {
+    fn admit(
+        &self,
+        parts: &Parts,
+        standing: &ConnectionStanding,
+    ) -> Result<Option<Response<PageBody>>, PageRefusal> {
         self.access.check_site(parts)?;
         let path = parts.uri.path();
+        // Of another site that was at this port: a browser asks whether there is a new version of it.
+        if parts.headers.contains_key("service-worker") {
+            return Ok(Some(response(StatusCode::OK, SCRIPT, LAST_WORKER)));
+        }
         if path == ENTER && parts.method == Method::GET {
             let credentials = self.access.enter(parts)?;
-            let mut entered = response(StatusCode::OK, HTML, entrance(credentials.key));
+            standing.rise(PageStanding::Admitted);
+            let mut entered = response(
+                StatusCode::OK,
+                HTML,
+                entrance(credentials.key, self.access.run()),
+            );
             if let Ok(cookie) = HeaderValue::from_str(&credentials.cookie) {
                 entered.headers_mut().insert(SET_COOKIE, cookie);
             }
             return Ok(Some(entered));
         }
         self.access.check_cookie(&parts.headers)?;
+        standing.rise(PageStanding::Known);
         if !FILES.iter().any(|file| file.path == path) {
             self.access.check_key(&parts.headers)?;
+            standing.rise(PageStanding::Admitted);
         }
         Ok(None)
     }
@@ -147,7 +188,7 @@ impl DashboardSite {
             return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Use GET.\n");
         }
         match FILES.iter().find(|file| file.path == path) {
-            Some(file) => of_file(file, parts),
+            Some(file) => of_file(file, self.access.run(), parts),
             None if path == EVENTS => self.events(parts),
             None if path == ABILITIES => {
                 let abilities = json!({ "steer": self.relay.may_steer });
@@ -193,13 +234,13 @@ impl DashboardSite {
     }
 }
 
-fn of_file(file: &PageFile, parts: &Parts) -> Response<PageBody> {
+fn of_file(file: &PageFile, run: &str, parts: &Parts) -> Response<PageBody> {
     let tag = file.tag();
     let given = parts.headers.get(IF_NONE_MATCH);
     let is_known = given.is_some_and(|given| given.as_bytes() == tag.as_bytes());
     let mut response = match is_known {
         true => response(StatusCode::NOT_MODIFIED, file.content_type, ""),
-        false => response(StatusCode::OK, file.content_type, file.text),
+        false => response(StatusCode::OK, file.content_type, file.of_run(run)),
     };
     // It may be kept, but has to be asked for each time.
     let headers = response.headers_mut();

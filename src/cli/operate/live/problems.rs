@@ -26,7 +26,6 @@ pub(in crate::cli::operate) enum ProblemLevel {
 pub(in crate::cli::operate) struct Problem {
     pub(in crate::cli::operate) level: ProblemLevel,
     /// What it is about: a problem with the same subject is the same problem.
-    #[serde(skip)]
     pub(in crate::cli::operate) subject: String,
     /// What is wrong.
     pub(in crate::cli::operate) what: String,

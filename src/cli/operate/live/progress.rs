@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tidegate::admin::api::status::GenerationInfo;
 use tidegate::admin::api::upstreams::EndpointStatus;
-use tidegate::admin::closing::JobInfo;
 
+use super::LiveTime;
+use super::older::OlderReading;
 use super::reading::Reading;
 
 /// Something that is done when no tunnel is left.
@@ -27,14 +27,19 @@ pub(in crate::cli::operate) struct Progress {
 /// What was under way at the last reading.
 #[derive(Debug, Default)]
 pub(in crate::cli::operate) struct ProgressTracker {
-    begun: BTreeMap<String, (u64, u64)>,
+    /// Since when each is seen, and the tunnels that it began with.
+    begun: BTreeMap<String, (LiveTime, u64)>,
 }
 
 impl ProgressTracker {
     /// What is under way at `now`.
-    pub(in crate::cli::operate) fn look(&mut self, reading: &Reading, now: u64) -> Vec<Progress> {
-        let mut found = generations(&reading.status.generations);
-        found.extend(jobs(&reading.status.jobs));
+    pub(in crate::cli::operate) fn look(
+        &mut self,
+        reading: &Reading,
+        now: LiveTime,
+    ) -> Vec<Progress> {
+        let mut found = generations(&reading.older);
+        found.extend(jobs(reading));
         found.extend(drains(reading));
         let mut begun = BTreeMap::new();
         let shown = found.into_iter().map(|(name, whole, left)| {
@@ -45,12 +50,12 @@ impl ProgressTracker {
             // It may have grown: a removed endpoint that comes back keeps its name.
             let from = from.max(left);
             begun.insert(name.clone(), (since, from));
-            let seconds_left = seconds_left(from, left, now.saturating_sub(since));
+            let seconds_left = seconds_left(from, left, now.since(since));
             Progress {
                 name,
                 from,
                 left,
-                since,
+                since: since.at,
                 seconds_left,
             }
         });
@@ -63,26 +68,31 @@ impl ProgressTracker {
 /// Name, tunnels at the beginning if known, and tunnels left.
 type Found = (String, Option<u64>, u64);
 
-fn generations(generations: &[GenerationInfo]) -> Vec<Found> {
-    let older = generations.iter().skip(1);
-    let older = older.map(|it| {
-        let identity = &it.identity;
-        let name = format!(
-            "generation {} (process {}) drains",
-            identity.generation, identity.pid
-        );
-        (name, None, it.tunnels)
+fn generations(older: &[OlderReading]) -> Vec<Found> {
+    let older = older.iter().map(|it| {
+        let pid = it.info.identity.pid;
+        let name = format!("generation {} (process {pid}) drains", it.generation());
+        (name, None, it.info.tunnels)
     });
     older.collect()
 }
 
-fn jobs(jobs: &[JobInfo]) -> Vec<Found> {
-    let jobs = jobs.iter().map(|job| {
-        let name = format!("job {} closes: {}", job.job, job.description);
-        let left = job.tunnels.saturating_sub(job.done);
-        (name, Some(job.tunnels as u64), left as u64)
-    });
-    jobs.collect()
+/// The close jobs of all processes.
+fn jobs(reading: &Reading) -> Vec<Found> {
+    let serving = reading.status.generation;
+    let mut found = Vec::new();
+    for (generation, _, jobs) in reading.jobs() {
+        let of = match generation == serving {
+            true => String::new(),
+            false => format!(" of generation {generation}"),
+        };
+        for job in jobs {
+            let name = format!("job {}{of} closes: {}", job.job, job.description);
+            let left = job.tunnels.saturating_sub(job.done);
+            found.push((name, Some(job.tunnels as u64), left as u64));
+        }
+    }
+    found
 }
 
 /// Drained endpoints and listeners, and what was removed while it had tunnels.
@@ -97,7 +107,8 @@ fn drains(reading: &Reading) -> Vec<Found> {
             if is_drained {
                 let name = endpoint.name.as_deref().unwrap_or(&endpoint.endpoint);
                 let name = format!("endpoint {name} of {} is drained", upstream.name);
-                found.push((name, None, endpoint.tunnels));
+                let older = reading.older_tunnels_of(&upstream.name, &endpoint.endpoint);
+                found.push((name, None, endpoint.tunnels + older));
             }
         }
     }

@@ -3,11 +3,11 @@
 use tidegate::admin::api::close::CloseRequest;
 use tidegate::admin::api::endpoints::EndpointRequest;
 use tidegate::admin::api::operation::Operation;
-use tidegate::admin::api::tunnels::TunnelInfo;
 use tidegate::admin::api::upstreams::EndpointStatus;
 use tidegate::displace::tunnel_filter::{TunnelFilter, TunnelId};
 
 use super::endpoints::EndpointRow;
+use crate::cli::operate::live::listing::ListedTunnel;
 use crate::cli::operate::tunnels_in_words;
 use crate::cli::table::harmless;
 
@@ -22,8 +22,12 @@ pub(super) enum TopChange {
         label: String,
         tunnels: u64,
     },
-    /// Close a tunnel.
-    Close { id: TunnelId, client: String },
+    /// Close a tunnel, of an older process if `generation` says so.
+    Close {
+        id: TunnelId,
+        client: String,
+        generation: Option<u64>,
+    },
 }
 
 impl TopChange {
@@ -47,10 +51,11 @@ impl TopChange {
         })
     }
 
-    pub(super) fn of_tunnel(tunnel: &TunnelInfo) -> Self {
+    pub(super) fn of_tunnel(listed: &ListedTunnel) -> Self {
         Self::Close {
-            id: tunnel.id,
-            client: tunnel.client.clone(),
+            id: listed.tunnel.id,
+            client: listed.tunnel.client.clone(),
+            generation: listed.generation,
         }
     }
 
@@ -79,7 +84,7 @@ impl TopChange {
                     ],
                 }
             }
-            Self::Close { id, client } => [
+            Self::Close { id, client, .. } => [
                 format!("Close tunnel {id} of client {}?", harmless(client)),
                 "The client gets a Close frame with code 1008 (policy violation).".to_owned(),
             ],
@@ -108,6 +113,14 @@ impl TopChange {
     /// Whether older generations are to do it as well. Those list their own tunnels.
     pub(super) fn is_for_every_generation(&self) -> bool {
         matches!(self, Self::Endpoint { .. })
+    }
+
+    /// The older process that is to do it alone.
+    pub(super) fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Endpoint { .. } => None,
+            Self::Close { generation, .. } => *generation,
+        }
     }
 
     /// The request body.

@@ -65,10 +65,12 @@ impl Palette {
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &mut TopState, palette: Palette) {
     let health_text = health_lines(state, frame.area().width, palette);
+    let older_text = older_lines(state);
     let rows = [
         Constraint::Length(1),
         Constraint::Length(u16::try_from(health_text.len()).unwrap_or_default()),
         Constraint::Length(1),
+        Constraint::Length(u16::try_from(older_text.len()).unwrap_or_default()),
         Constraint::Length(1),
         Constraint::Min(1),
         Constraint::Length(match state.view {
@@ -78,11 +80,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut TopState, palette: Palette
         }),
         Constraint::Length(1),
     ];
-    let [process, health, figures, tabs, list, detail, footer] =
+    let [process, health, figures, older, tabs, list, detail, footer] =
         Layout::vertical(rows).areas(frame.area());
     frame.render_widget(process_line(state), process);
     frame.render_widget(Paragraph::new(health_text), health);
     frame.render_widget(figures_line(state, figures.width), figures);
+    frame.render_widget(Paragraph::new(older_text), older);
     frame.render_widget(tabs_line(state, palette), tabs);
     let shown = lists::shown(state, list, palette);
     let ShownList { lines, below } = shown;
@@ -111,9 +114,7 @@ fn process_line(state: &TopState) -> Line<'static> {
         return Line::default();
     };
     let status = &reading.status;
-    let time = humantime::format_rfc3339_seconds(
-        std::time::UNIX_EPOCH + std::time::Duration::from_millis(*at),
-    );
+    let time = shown_date(at.at);
     let older = match status.generations.len() {
         0 | 1 => String::new(),
         all => format!(", {} older drain", all - 1),
@@ -141,7 +142,7 @@ fn health_lines(state: &TopState, width: u16, palette: Palette) -> Vec<Line<'sta
     };
     let what = format!(
         "for {}{more}: {}",
-        age(state.now, worst.since),
+        age(state.now.at, worst.since),
         harmless(&worst.what)
     );
     let room = usize::from(width).saturating_sub(word.len() + 2);
@@ -174,11 +175,12 @@ fn figures_line(state: &TopState, width: u16) -> Line<'static> {
         return Line::default();
     };
     let status = &reading.status;
-    let rates = match state.rates.of_all() {
-        Some((handshakes, traffic)) => format!(
-            "handshakes {handshakes:.1}/s  messages {:.0}/s  {}/s",
-            traffic.messages,
-            bytes(traffic.bytes)
+    let rates = match state.rates.rates() {
+        Some(rates) => format!(
+            "handshakes {:.1}/s  messages {:.0}/s  {}/s",
+            rates.handshakes,
+            rates.traffic.messages,
+            bytes(rates.traffic.bytes)
         ),
         None => "rates follow".to_owned(),
     };
@@ -191,8 +193,39 @@ fn figures_line(state: &TopState, width: u16) -> Line<'static> {
     };
     Line::raw(format!(
         "tunnels {}  {rates}  endpoints {} of {} up{connections}",
-        status.tunnels, status.endpoints_up, status.endpoints
+        reading.tunnels(),
+        status.endpoints_up,
+        status.endpoints
     ))
+}
+
+/// Which of the tunnels are in older processes, a line for each process.
+fn older_lines(state: &TopState) -> Vec<Line<'static>> {
+    let now = shown_date(state.now.at);
+    let older = state.older().iter().map(|it| {
+        let (generation, pid) = (it.generation(), it.info.identity.pid);
+        let until = match &it.info.drain_ends {
+            // Of today, the time is enough.
+            Some(end) => match (end.split_once('T'), now.split_once('T')) {
+                (Some((day, time)), Some((today, _))) if day == today => {
+                    format!("which drains until {}", harmless(time))
+                }
+                _ => format!("which drains until {}", harmless(end)),
+            },
+            None => "until the last one has ended".to_owned(),
+        };
+        let tunnels = it.info.tunnels;
+        Line::raw(format!(
+            "of these, {tunnels} in process {pid} (generation {generation}), {until}"
+        ))
+    });
+    older.collect()
+}
+
+/// A date in RFC 3339, from milliseconds since 1970.
+fn shown_date(at: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at);
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// A number of bytes with a unit.

@@ -1,15 +1,11 @@
 //! The endpoints of all upstreams as rows, and what goes to each per second.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo};
 use tidegate::tunnel::ended::Ended;
 
+use crate::cli::operate::live::rates::{LiveRates, TrafficRates};
 use crate::cli::operate::live::reading::Reading;
 use crate::cli::table::short;
-
-/// The time over which rates are shown, in milliseconds.
-const RATE_WINDOW: u64 = 5000;
 
 /// An endpoint as it is shown.
 #[derive(Debug, Clone)]
@@ -20,6 +16,7 @@ pub(super) struct EndpointRow {
     pub(super) status: EndpointStatus,
     /// The state in words.
     pub(super) state: String,
+    /// Its tunnels, in all processes.
     pub(super) tunnels: u64,
     /// Its tunnels as a part of the mean of the upstream.
     pub(super) share: Option<f64>,
@@ -29,13 +26,6 @@ pub(super) struct EndpointRow {
     pub(super) resets: u64,
     /// Why it is not up, or its latest error.
     pub(super) why: String,
-}
-
-/// Messages and bytes per second, in both directions.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct TrafficRates {
-    pub(super) messages: f64,
-    pub(super) bytes: f64,
 }
 
 /// The order of endpoints.
@@ -76,7 +66,7 @@ impl EndpointSort {
 impl EndpointRow {
     fn new(
         upstream: &UpstreamInfo,
-        endpoint: &EndpointInfo,
+        (endpoint, tunnels): (&EndpointInfo, u64),
         mean: f64,
         rates: Option<TrafficRates>,
     ) -> Self {
@@ -92,8 +82,8 @@ impl EndpointRow {
             name: endpoint.name.clone(),
             status: endpoint.state,
             state: state.to_owned(),
-            tunnels: endpoint.tunnels,
-            share: (mean > 0.0).then(|| endpoint.tunnels as f64 / mean),
+            tunnels,
+            share: (mean > 0.0).then(|| tunnels as f64 / mean),
             rates,
             resets: resets.copied().unwrap_or_default(),
             why: why(endpoint),
@@ -153,19 +143,24 @@ fn why(endpoint: &EndpointInfo) -> String {
 /// All endpoints that have every word of `filter`, in this order.
 pub(super) fn rows(
     reading: &Reading,
-    rates: &RateTracker,
+    rates: Option<&LiveRates>,
     sort: EndpointSort,
     filter: &str,
 ) -> Vec<EndpointRow> {
     let mut rows: Vec<EndpointRow> = Vec::new();
     for upstream in &reading.upstreams {
-        let sum: u64 = upstream.endpoints.iter().map(|it| it.tunnels).sum();
-        let mean = sum as f64 / upstream.endpoints.len().max(1) as f64;
-        let endpoints = upstream.endpoints.iter().map(|endpoint| {
-            let rates = rates.of_endpoint(&upstream.name, &endpoint.endpoint);
-            EndpointRow::new(upstream, endpoint, mean, rates)
+        let endpoints = upstream.endpoints.iter();
+        let counted = endpoints.map(|endpoint| {
+            let older = reading.older_tunnels_of(&upstream.name, &endpoint.endpoint);
+            (endpoint, endpoint.tunnels + older)
         });
-        rows.extend(endpoints);
+        let counted: Vec<(&EndpointInfo, u64)> = counted.collect();
+        let sum: u64 = counted.iter().map(|(_, tunnels)| tunnels).sum();
+        let mean = sum as f64 / counted.len().max(1) as f64;
+        rows.extend(counted.into_iter().map(|(endpoint, tunnels)| {
+            let rates = rates.map(|it| it.of_endpoint(&upstream.name, &endpoint.endpoint));
+            EndpointRow::new(upstream, (endpoint, tunnels), mean, rates)
+        }));
     }
     let filter = filter.to_lowercase();
     rows.retain(|row| filter.split_whitespace().all(|word| row.has(word)));
@@ -179,91 +174,4 @@ pub(super) fn rows(
         EndpointSort::Resets => rows.sort_by_key(|row| std::cmp::Reverse(row.resets)),
     }
     rows
-}
-
-/// Counts at one time.
-#[derive(Debug, Default)]
-struct TrafficSums {
-    at: u64,
-    handshakes: u64,
-    /// Messages and bytes by upstream and endpoint.
-    endpoints: BTreeMap<(String, String), (u64, u64)>,
-}
-
-impl TrafficSums {
-    fn of(reading: &Reading, at: u64) -> Self {
-        let mut endpoints: BTreeMap<_, (u64, u64)> = BTreeMap::new();
-        for link in &reading.traffic.links {
-            let key = (link.upstream.clone(), link.endpoint.clone());
-            let (messages, bytes) = endpoints.entry(key).or_default();
-            *messages += link.messages();
-            *bytes += link.bytes();
-        }
-        Self {
-            at,
-            handshakes: reading.handshakes(),
-            endpoints,
-        }
-    }
-}
-
-/// The counts of the last seconds, and the rates that follow from them.
-#[derive(Debug, Default)]
-pub(super) struct RateTracker {
-    sums: VecDeque<TrafficSums>,
-}
-
-impl RateTracker {
-    /// Adds a reading; `continues` is whether its process is that of the previous one.
-    pub(super) fn add(&mut self, reading: &Reading, now: u64, continues: bool) {
-        if !continues {
-            self.sums.clear();
-        }
-        self.sums.push_back(TrafficSums::of(reading, now));
-        // One that is older than the window stays, so that there are always two to compare.
-        while self.sums.len() > 2
-            && self
-                .sums
-                .get(1)
-                .is_some_and(|it| now.saturating_sub(it.at) >= RATE_WINDOW)
-        {
-            self.sums.pop_front();
-        }
-    }
-
-    /// The first and the last counts, and the seconds between them.
-    fn ends(&self) -> Option<(&TrafficSums, &TrafficSums, f64)> {
-        let (first, last) = (self.sums.front()?, self.sums.back()?);
-        let elapsed = last.at.saturating_sub(first.at);
-        (elapsed > 0).then_some((first, last, elapsed as f64 / 1e3))
-    }
-
-    fn of_endpoint(&self, upstream: &str, endpoint: &str) -> Option<TrafficRates> {
-        let (first, last, seconds) = self.ends()?;
-        let key = (upstream.to_owned(), endpoint.to_owned());
-        let counts = |sums: &TrafficSums| sums.endpoints.get(&key).copied().unwrap_or_default();
-        Some(rates(counts(first), counts(last), seconds))
-    }
-
-    /// Handshakes per second, and the traffic of all endpoints.
-    pub(super) fn of_all(&self) -> Option<(f64, TrafficRates)> {
-        let (first, last, seconds) = self.ends()?;
-        let handshakes = last.handshakes.saturating_sub(first.handshakes) as f64 / seconds;
-        let each = last.endpoints.iter().map(|(key, counts)| {
-            let earlier = first.endpoints.get(key).copied().unwrap_or_default();
-            rates(earlier, *counts, seconds)
-        });
-        let sum = each.fold(TrafficRates::default(), |sum, it| TrafficRates {
-            messages: sum.messages + it.messages,
-            bytes: sum.bytes + it.bytes,
-        });
-        Some((handshakes, sum))
-    }
-}
-
-fn rates(first: (u64, u64), last: (u64, u64), seconds: f64) -> TrafficRates {
-    TrafficRates {
-        messages: last.0.saturating_sub(first.0) as f64 / seconds,
-        bytes: last.1.saturating_sub(first.1) as f64 / seconds,
-    }
 }

@@ -4,12 +4,13 @@ use std::panic;
 
 use tidegate::admin::api::close::CloseResponse;
 use tidegate::admin::api::operation::Operation;
-use tidegate::admin::api::tunnels::ListTunnelsResponse;
 use tokio::task::JoinSet;
 
 use super::change::TopChange;
-use super::state::{TopArrival, TunnelQuery};
+use super::state::{MAX_TUNNELS, TopArrival, TunnelQuery};
 use crate::cli::client::{AdminClient, ClientError};
+use crate::cli::operate::live::listing;
+use crate::cli::operate::live::older::OlderReading;
 use crate::cli::operate::live::reading::Reading;
 use crate::cli::operate::tunnels::query;
 
@@ -33,28 +34,26 @@ impl AdminRequests {
         }
     }
 
-    /// Begins a reading, unless one is under way.
-    pub(super) fn read(&mut self) {
+    /// Begins a reading, unless one is under way; `before` is what the latest one knows of each process.
+    pub(super) fn read(&mut self, before: Vec<OlderReading>) {
         if self.reading {
             return;
         }
         self.reading = true;
         let client = self.reader.clone();
         self.tasks.spawn(async move {
-            let read = Reading::of(&client).await;
+            let read = Reading::of(&client, &before).await;
             TopArrival::Read(Box::new(read.map_err(|failure| failure.to_string())))
         });
     }
 
-    /// Begins a listing.
-    pub(super) fn list(&mut self, wanted: TunnelQuery) {
+    /// Begins a listing, of older processes as well.
+    pub(super) fn list(&mut self, wanted: TunnelQuery, older: Vec<u64>) {
         let client = self.reader.clone();
         self.tasks.spawn(async move {
             let parameters = query(&wanted.filter, &wanted.layout);
-            let listed = client
-                .send(Operation::Tunnels, &parameters, Vec::new())
-                .await;
-            let listed = listed.and_then(|body| client.read::<ListTunnelsResponse>(&body));
+            let order = (wanted.sort, MAX_TUNNELS);
+            let listed = listing::list(&client, &parameters, order, &older).await;
             let listed = listed.map_err(|failure| failure.to_string());
             TopArrival::Listed(wanted.edition, listed)
         });
@@ -93,12 +92,15 @@ async fn perform(
 ) -> Result<String, ClientError> {
     if change.is_for_every_generation() && client.generation.is_none() {
         for generation in older_generations {
-            let mut older = client.clone();
-            older.generation = Some(generation);
+            let older = client.of_generation(generation);
             // It may have exited, or may not know this endpoint: neither is an error here.
             let _ = older.send(change.operation(), "", change.body()).await;
         }
     }
+    let client = match change.generation() {
+        Some(generation) => &client.of_generation(generation),
+        None => client,
+    };
     let body = client.send(change.operation(), "", change.body()).await?;
     if change.operation() == Operation::CloseTunnels {
         let closed: CloseResponse = client.read(&body)?;

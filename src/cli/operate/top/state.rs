@@ -4,20 +4,25 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use tidegate::admin::api::tunnels::{
-    ListTunnelsRequest, ListTunnelsResponse, TunnelInfo, TunnelSort,
-};
+use tidegate::admin::api::tunnels::{ListTunnelsRequest, TunnelSort};
 use tidegate::displace::tunnel_filter::{HumanDuration, TunnelFilter};
 
 use super::change::TopChange;
-use super::endpoints::{self, EndpointRow, EndpointSort, RateTracker};
+use super::endpoints::{self, EndpointRow, EndpointSort};
 use super::filter;
+use crate::cli::operate::live::LiveTime;
+use crate::cli::operate::live::listing::{ListedTunnel, TunnelListing};
+use crate::cli::operate::live::older::OlderReading;
 use crate::cli::operate::live::problems::{Problem, problems};
 use crate::cli::operate::live::progress::{Progress, ProgressTracker};
+use crate::cli::operate::live::rates::RateTracker;
 use crate::cli::operate::live::reading::Reading;
 
 /// Tunnels that are listed.
-const MAX_TUNNELS: usize = 200;
+pub(super) const MAX_TUNNELS: usize = 200;
+
+/// The time over which rates are shown, in milliseconds.
+const RATES_OVER: u64 = 5000;
 
 /// The time between two listings, in milliseconds.
 const LISTING_INTERVAL: u64 = 2000;
@@ -61,7 +66,7 @@ pub(super) enum TopMode {
 pub(super) enum TopArrival {
     Read(Box<Result<Reading, String>>),
     /// With the edition of the query.
-    Listed(u64, Result<ListTunnelsResponse, String>),
+    Listed(u64, Result<TunnelListing, String>),
     Changed(Result<String, String>),
 }
 
@@ -71,6 +76,7 @@ pub(super) struct TunnelQuery {
     /// Its number; an answer to an earlier one comes too late.
     pub(super) edition: u64,
     pub(super) filter: TunnelFilter,
+    pub(super) sort: TunnelSort,
     pub(super) layout: ListTunnelsRequest,
 }
 
@@ -107,15 +113,15 @@ impl ListCursor {
 }
 
 /// Everything that is shown.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct TopState {
     pub(super) view: TopView,
     pub(super) mode: TopMode,
     /// The outcome of the last change, until the next key.
     pub(super) notice: Option<String>,
     /// The latest reading, and when it was made.
-    pub(super) reading: Option<(Reading, u64)>,
-    pub(super) now: u64,
+    pub(super) reading: Option<(Reading, LiveTime)>,
+    pub(super) now: LiveTime,
     /// What is wrong, the worst first.
     pub(super) problems: Vec<Problem>,
     since: BTreeMap<String, u64>,
@@ -127,19 +133,49 @@ pub(super) struct TopState {
     pub(super) endpoint_filter: String,
     pub(super) endpoint_cursor: ListCursor,
     /// The latest listing, or why there is none.
-    pub(super) tunnels: Option<Result<ListTunnelsResponse, String>>,
+    pub(super) tunnels: Option<Result<TunnelListing, String>>,
     pub(super) tunnel_sort: Option<TunnelSort>,
     pub(super) tunnel_filter: String,
     pub(super) tunnel_cursor: ListCursor,
     pub(super) problem_cursor: ListCursor,
     edition: u64,
     listing: Option<u64>,
-    listed_at: u64,
+    /// When the latest listing came.
+    listed_at: Option<LiveTime>,
+}
+
+impl Default for TopState {
+    fn default() -> Self {
+        Self {
+            view: TopView::default(),
+            mode: TopMode::default(),
+            notice: None,
+            reading: None,
+            now: LiveTime::default(),
+            problems: Vec::new(),
+            since: BTreeMap::new(),
+            progress: ProgressTracker::default(),
+            under_way: Vec::new(),
+            rates: RateTracker::new(RATES_OVER),
+            endpoints: Vec::new(),
+            endpoint_sort: EndpointSort::default(),
+            endpoint_filter: String::new(),
+            endpoint_cursor: ListCursor::default(),
+            tunnels: None,
+            tunnel_sort: None,
+            tunnel_filter: String::new(),
+            tunnel_cursor: ListCursor::default(),
+            problem_cursor: ListCursor::default(),
+            edition: 0,
+            listing: None,
+            listed_at: None,
+        }
+    }
 }
 
 impl TopState {
     /// Takes what a request has brought.
-    pub(super) fn arrive(&mut self, arrival: TopArrival, now: u64) {
+    pub(super) fn arrive(&mut self, arrival: TopArrival, now: LiveTime) {
         match arrival {
             TopArrival::Read(read) => self.read(*read, now),
             TopArrival::Listed(edition, listed) => {
@@ -147,7 +183,7 @@ impl TopState {
                 if edition != self.edition {
                     return;
                 }
-                (self.listing, self.listed_at) = (None, now);
+                (self.listing, self.listed_at) = (None, Some(now));
                 if let (Some(Ok(_)), Err(why)) = (&self.tunnels, &listed) {
                     // What is shown stays, and the selection with it.
                     self.notice = Some(first_line(why).to_owned());
@@ -161,21 +197,21 @@ impl TopState {
         }
     }
 
-    pub(super) fn read(&mut self, read: Result<Reading, String>, now: u64) {
+    pub(super) fn read(&mut self, read: Result<Reading, String>, now: LiveTime) {
         self.now = now;
         match read {
             Ok(reading) => {
                 let before = self.reading.as_ref();
-                let continues = before.is_some_and(|(it, _)| reading.is_of_same_process(it));
+                let continues = before.is_some_and(|(it, _)| reading.continues(it));
                 self.rates.add(&reading, now, continues);
                 self.under_way = self.progress.look(&reading, now);
-                self.date(problems(&reading, now), now);
+                self.date(problems(&reading, now.at), now.at);
                 self.reading = Some((reading, now));
             }
             Err(why) => {
                 // What was wrong may still be, but cannot be seen.
                 let earlier = self.since.clone();
-                self.date(vec![Problem::unreached(&why)], now);
+                self.date(vec![Problem::unreached(&why)], now.at);
                 for (subject, seen) in earlier {
                     self.since.entry(subject).or_insert(seen);
                 }
@@ -200,7 +236,7 @@ impl TopState {
     fn settle_endpoints(&mut self) {
         let (sort, filter) = (self.endpoint_sort, &*self.endpoint_filter);
         if let Some((reading, _)) = &self.reading {
-            self.endpoints = endpoints::rows(reading, &self.rates, sort, filter);
+            self.endpoints = endpoints::rows(reading, self.rates.rates(), sort, filter);
         }
         self.endpoint_cursor.settle(&self.endpoint_keys());
         self.problem_cursor.settle(&self.problem_keys());
@@ -216,7 +252,7 @@ impl TopState {
 
     fn tunnel_keys(&self) -> Vec<String> {
         let tunnels = self.listed_tunnels().iter();
-        tunnels.map(|tunnel| tunnel.id.to_string()).collect()
+        tunnels.map(|it| it.tunnel.id.to_string()).collect()
     }
 
     fn problem_keys(&self) -> Vec<String> {
@@ -225,7 +261,7 @@ impl TopState {
         problems.chain(under_way).collect()
     }
 
-    pub(super) fn listed_tunnels(&self) -> &[TunnelInfo] {
+    pub(super) fn listed_tunnels(&self) -> &[ListedTunnel] {
         match &self.tunnels {
             Some(Ok(listing)) => &listing.tunnels,
             _ => &[],
@@ -234,11 +270,19 @@ impl TopState {
 
     /// Older generations that still drain.
     pub(super) fn older_generations(&self) -> Vec<u64> {
-        let Some((reading, _)) = &self.reading else {
-            return Vec::new();
-        };
-        let older = reading.status.generations.iter().skip(1);
-        older.map(|it| it.identity.generation).collect()
+        self.older().iter().map(OlderReading::generation).collect()
+    }
+
+    /// What is known of each process.
+    pub(super) fn processes(&self) -> Vec<OlderReading> {
+        let reading = self.reading.as_ref();
+        reading.map_or_else(Vec::new, |(reading, _)| reading.processes())
+    }
+
+    /// What is known of older ones.
+    pub(super) fn older(&self) -> &[OlderReading] {
+        let reading = self.reading.as_ref();
+        reading.map_or(&[], |(reading, _)| &reading.older)
     }
 
     pub(super) fn tunnel_sort(&self) -> TunnelSort {
@@ -247,7 +291,8 @@ impl TopState {
 
     /// The listing that is to be asked for, if it is due.
     pub(super) fn wanted_listing(&mut self) -> Option<TunnelQuery> {
-        let is_due = self.now.saturating_sub(self.listed_at) >= LISTING_INTERVAL;
+        let listed_at = self.listed_at;
+        let is_due = listed_at.is_none_or(|at| self.now.since(at) >= LISTING_INTERVAL);
         let is_open = self.listing == Some(self.edition);
         if self.view != TopView::Tunnels || is_open || !is_due {
             return None;
@@ -259,6 +304,7 @@ impl TopState {
         Some(TunnelQuery {
             edition: self.edition,
             filter,
+            sort,
             layout: ListTunnelsRequest {
                 sort: Some(sort),
                 limit: Some(MAX_TUNNELS),
@@ -271,7 +317,7 @@ impl TopState {
     /// Other tunnels are meant from now on.
     fn ask_again(&mut self) {
         self.edition += 1;
-        self.listed_at = 0;
+        self.listed_at = None;
         self.tunnels = None;
         self.tunnel_cursor = ListCursor::default();
     }

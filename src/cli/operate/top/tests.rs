@@ -10,67 +10,32 @@ use tidegate::admin::api::tunnels::TunnelSort;
 use super::change::TopChange;
 use super::draw::{Palette, draw};
 use super::keys::{KeyEffect, press};
-use super::state::{TopArrival, TopMode, TopState, TopView};
-use crate::cli::operate::live::reading::Reading;
+use super::state::{MAX_TUNNELS, TopArrival, TopMode, TopState, TopView};
+use crate::cli::operate::live::LiveTime;
+use crate::cli::operate::live::listing::TunnelListing;
+use crate::cli::operate::live::reading::{Reading, samples};
 
 /// When the first reading was made, in milliseconds.
 const BEGIN: u64 = 1_000_000;
 
-fn endpoint(address: &str, tunnels: u64, more: &Value) -> Value {
-    let mut endpoint = json!({
-        "endpoint": address, "state": "up", "weight": 1, "weight_overridden": false, "backup": false,
-        "in_flight": 0, "tunnels": tunnels, "ended": {}, "checks_passed": 0, "checks_failed": 0,
-        "ejections": 0,
-    });
-    for (name, value) in more.as_object().unwrap() {
-        endpoint[name] = value.clone();
+/// This many milliseconds after it.
+fn after(milliseconds: u64) -> LiveTime {
+    LiveTime {
+        at: BEGIN + milliseconds,
+        running: milliseconds,
     }
-    endpoint
 }
 
-/// An upstream with three endpoints, of which one is down and one is drained, and that carries `messages`.
+/// The second process, which carries `messages`.
 fn reading(messages: u64) -> Reading {
-    let status = json!({
-        "version": "0.1.0", "pid": 42, "generation": 2, "state": "serving",
-        "started": "1970-01-01T00:00:00Z", "uptime_seconds": 60, "config": "config.toml",
-        "config_loaded": "1970-01-01T00:00:00Z", "config_warnings": [], "needs_restart": [],
-        "reloads": 0, "failed_reloads": 0, "reload_errors": [], "workers": 2, "connections": 12,
-        "max_connections": 1000, "tunnels": 9, "tunnels_opened": 9, "requests": 0, "rejections": 0,
-        "log_dropped": 0, "access_log_dropped": 0, "endpoints": 3, "endpoints_up": 1,
-        "certificates": [], "jobs": [], "generations": [],
-    });
-    let down = json!({ "state": "down", "why": "refused", "down_seconds": 7 });
-    let drained = json!({ "state": "drained", "ended": { "upstream-reset": 4 } });
-    let upstreams = json!([{
-        "name": "chat", "balance": "random", "discovery": "listed", "waiting": 0, "tunnels": 9,
-        "endpoints": [
-            endpoint("10.0.0.1:9000", 8, &json!({ "name": "one" })),
-            endpoint("10.0.0.2:9000", 0, &down),
-            endpoint("10.0.0.3:9000", 1, &drained),
-        ],
-    }]);
-    let traffic = json!({
-        "handshakes": { "ok": 9 }, "ended": {}, "links": [{
-            "listener": "public", "route": "chat", "upstream": "chat", "endpoint": "10.0.0.1:9000",
-            "tunnels": 8, "opened": 8, "handshake_seconds": 0.1, "connect_failures": 0, "resets": 0,
-            "bytes_from_client": messages * 100, "bytes_from_endpoint": 0,
-            "messages_from_client": messages, "messages_from_endpoint": 0,
-        }],
-    });
-    Reading {
-        status: serde_json::from_value(status).unwrap(),
-        listeners: Vec::new(),
-        upstreams: serde_json::from_value(upstreams).unwrap(),
-        traffic: serde_json::from_value(traffic).unwrap(),
-        members: String::new(),
-    }
+    samples::reading(2, messages)
 }
 
 /// After two readings, two seconds apart, with ten messages a second between them.
 fn state() -> TopState {
     let mut state = TopState::default();
-    state.read(Ok(reading(0)), BEGIN);
-    state.read(Ok(reading(20)), BEGIN + 2000);
+    state.read(Ok(reading(0)), after(0));
+    state.read(Ok(reading(20)), after(2000));
     state
 }
 
@@ -87,12 +52,23 @@ fn tunnel(id: &str, messages: f64) -> Value {
     })
 }
 
+/// A listing of the process that serves, and those of older ones.
+fn listed<const OLDER: usize>(
+    sort: TunnelSort,
+    serving: &Value,
+    older: [(u64, Value); OLDER],
+) -> TunnelListing {
+    let parsed = |it: &Value| serde_json::from_value(it.clone()).unwrap();
+    let older = older.iter().map(|(number, it)| (*number, parsed(it)));
+    TunnelListing::merged(parsed(serving), older, sort, MAX_TUNNELS)
+}
+
 /// The tunnels that the state asks for, busiest first.
 fn list(state: &mut TopState, tunnels: &[Value]) {
     let wanted = state.wanted_listing().unwrap();
     let listing = json!({ "tunnels": tunnels, "matched": 7 });
-    let listed = Ok(serde_json::from_value(listing).unwrap());
-    let now = state.now + 1000;
+    let listed = Ok(listed(wanted.sort, &listing, []));
+    let now = after(state.now.running + 1000);
     state.arrive(TopArrival::Listed(wanted.edition, listed), now);
 }
 
@@ -256,7 +232,7 @@ fn nothing_is_changed_without_a_yes() {
     );
     state.arrive(
         TopArrival::Changed(Err("error: no\n  why".to_owned())),
-        BEGIN,
+        after(3000),
     );
     assert_eq!(state.notice.as_deref(), Some("error: no"));
     // The keys of another view change nothing.
@@ -281,7 +257,8 @@ fn tunnels_are_listed_as_chosen_and_closed_after_a_question() {
     assert_eq!(lines[22], below);
     // Not again at once.
     assert!(state.wanted_listing().is_none());
-    state.read(Ok(reading(30)), state.now + 2000);
+    let now = after(state.now.running + 2000);
+    state.read(Ok(reading(30)), now);
     let late = state.wanted_listing().unwrap();
     assert!(late.layout.rate_window.is_some());
     // Sorted otherwise, an answer that was under way comes too late.
@@ -296,7 +273,7 @@ fn tunnels_are_listed_as_chosen_and_closed_after_a_question() {
         now,
     );
     assert!(state.tunnels.is_none());
-    let listed = serde_json::from_value(json!({ "tunnels": [busy] })).unwrap();
+    let listed = listed(wanted.sort, &json!({ "tunnels": [busy] }), []);
     state.arrive(TopArrival::Listed(wanted.edition, Ok(listed)), now);
     key(&mut state, KeyCode::Char('x'));
     let KeyEffect::Change(change) = key(&mut state, KeyCode::Char('y')) else {
@@ -305,6 +282,51 @@ fn tunnels_are_listed_as_chosen_and_closed_after_a_question() {
     let body: Value = serde_json::from_slice(&change.body()).unwrap();
     assert_eq!(body["filter"], json!({ "id": "00000000000000aa" }));
     assert_eq!(body["code"], 1008);
+}
+
+#[test]
+fn after_an_upgrade_the_tunnels_of_both_processes_are_shown_and_closed_where_they_are() {
+    let mut state = state();
+    let mut upgraded = samples::reading(3, 5);
+    upgraded.older = vec![samples::older(2, 25)];
+    state.read(Ok(upgraded), after(3000));
+    let lines = screen(&mut state, (80, 24));
+    // Of the last three seconds: 25 of the old process, 5 of the new one.
+    let figures = "tunnels 18  handshakes 3.0/s  messages 10/s  1000B/s  endpoints 1 of 3 up";
+    let older = "of these, 9 in process 42 (generation 2), which drains until 00:30:00Z";
+    assert_eq!(lines[4..6], [figures, older]);
+    let one = lines.iter().find(|it| it.contains(" one ")).unwrap();
+    assert!(one.contains("16  267 %   10.0 "), "{one}");
+    typed(&mut state, "2");
+    let wanted = state.wanted_listing().unwrap();
+    let serving = json!({ "tunnels": [tunnel("00000000000000aa", 1.0)], "matched": 1 });
+    let older = json!({ "tunnels": [tunnel("00000000000000bb", 9.0)], "matched": 4 });
+    let listing = listed(wanted.sort, &serving, [(2, older)]);
+    let arrival = TopArrival::Listed(wanted.edition, Ok(listing));
+    state.arrive(arrival, after(4000));
+    let lines = screen(&mut state, (80, 24));
+    assert!(lines.iter().any(|it| it.starts_with("> 00000000000000bb")));
+    assert!(lines[22].starts_with("1 of 5, 2 listed: "), "{}", lines[22]);
+    assert!(lines[22].ends_with(", in generation 2"), "{}", lines[22]);
+    key(&mut state, KeyCode::Char('x'));
+    let KeyEffect::Change(change) = key(&mut state, KeyCode::Char('y')) else {
+        panic!("{:?}", state.mode);
+    };
+    assert_eq!(change.generation(), Some(2));
+}
+
+#[test]
+fn a_date_that_is_set_back_stops_no_listing() {
+    let mut state = state();
+    key(&mut state, KeyCode::Tab);
+    list(&mut state, &[tunnel("00000000000000aa", 9.5)]);
+    assert!(state.wanted_listing().is_none());
+    let set_back = LiveTime {
+        at: 0,
+        running: 20_000,
+    };
+    state.read(Ok(reading(30)), set_back);
+    assert!(state.wanted_listing().is_some());
 }
 
 #[test]
@@ -331,15 +353,15 @@ fn a_filter_that_is_not_valid_stays_to_be_corrected() {
 #[test]
 fn without_a_response_the_last_figures_stay_and_the_reason_is_first() {
     let mut state = state();
-    state.read(Err("error: no response\n  look".to_owned()), BEGIN + 5000);
-    state.read(Err("error: no response\n  look".to_owned()), BEGIN + 9000);
+    state.read(Err("error: no response\n  look".to_owned()), after(5000));
+    state.read(Err("error: no response\n  look".to_owned()), after(9000));
     let lines = screen(&mut state, (80, 24));
     assert_eq!(lines[1], "CRITICAL  for 4s: no response");
     assert!(
         lines.iter().any(|it| it.starts_with("> chat")),
         "{lines:#?}"
     );
-    state.read(Ok(reading(40)), BEGIN + 10_000);
+    state.read(Ok(reading(40)), after(10_000));
     assert!(screen(&mut state, (80, 24))[1].starts_with("WARNING"));
 }
 
@@ -357,7 +379,7 @@ fn a_long_list_moves_with_the_selection() {
             endpoint
         })
         .collect();
-    state.read(Ok(long), BEGIN + 3000);
+    state.read(Ok(long), after(3000));
     key(&mut state, KeyCode::Char('G'));
     let lines = screen(&mut state, (80, 24));
     let selected = |lines: &[String]| lines.iter().position(|it| it.starts_with("> ")).unwrap();

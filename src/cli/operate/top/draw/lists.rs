@@ -3,10 +3,11 @@
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::Line;
-use tidegate::admin::api::tunnels::{TunnelInfo, TunnelSort};
+use tidegate::admin::api::tunnels::TunnelSort;
 use tidegate::admin::api::upstreams::EndpointStatus;
 
 use super::{Palette, age, level};
+use crate::cli::operate::live::listing::ListedTunnel;
 use crate::cli::operate::top::endpoints::EndpointRow;
 use crate::cli::operate::top::state::{TopState, TopView};
 use crate::cli::screen::{Screen, ScreenSize};
@@ -168,7 +169,8 @@ fn tunnels(state: &mut TopState, area: Rect, palette: Palette) -> ShownList {
         }
         Some(Ok(listing)) => listing,
     };
-    let is_measured = listing.tunnels.iter().any(|it| it.rates.is_some());
+    let mut all = listing.tunnels.iter();
+    let is_measured = all.any(|it| it.tunnel.rates.is_some());
     let (messages, bytes) = match is_measured {
         true => ("MSG/S", "BYTES/S"),
         false => ("MESSAGES", "BYTES"),
@@ -196,15 +198,19 @@ fn tunnels(state: &mut TopState, area: Rect, palette: Palette) -> ShownList {
         let style = Style::new();
         lines.push(row(text, style, number == selected, area.width, palette));
     }
-    let matched = listing.matched.unwrap_or(texts.len());
+    let matched = listing.matched;
     let listed = match matched > texts.len() {
         true => format!(", {} listed", texts.len()),
         false => String::new(),
     };
-    let about = listing.tunnels.get(selected).map(|tunnel| {
+    let about = listing.tunnels.get(selected).map(|listed| {
+        let tunnel = &listed.tunnel;
         let idle = short(tunnel.idle_seconds);
         let (endpoint, route) = (harmless(&tunnel.endpoint), harmless(&tunnel.route));
-        format!(": to {endpoint} by route {route}, idle for {idle}")
+        let generation = listed.generation;
+        let older = generation.map(|it| format!(", in generation {it}"));
+        let older = older.unwrap_or_default();
+        format!(": to {endpoint} by route {route}, idle for {idle}{older}")
     });
     ShownList {
         lines,
@@ -216,7 +222,7 @@ fn tunnels(state: &mut TopState, area: Rect, palette: Palette) -> ShownList {
     }
 }
 
-fn tunnel_cells(tunnel: &TunnelInfo) -> Vec<Cell> {
+fn tunnel_cells(ListedTunnel { generation, tunnel }: &ListedTunnel) -> Vec<Cell> {
     let (messages, bytes) = match &tunnel.rates {
         Some(rates) => (
             Cell::number(format!(
@@ -233,6 +239,7 @@ fn tunnel_cells(tunnel: &TunnelInfo) -> Vec<Cell> {
     let endpoint = tunnel.endpoint_name.as_ref().unwrap_or(&tunnel.endpoint);
     let ending = tunnel.ending.as_ref();
     let ending = ending.map(|why| format!(" (closing: {why})"));
+    let older = generation.map(|it| format!(" (generation {it})"));
     vec![
         Cell::text(&tunnel.id.to_string()),
         Cell::text(&tunnel.client),
@@ -243,9 +250,10 @@ fn tunnel_cells(tunnel: &TunnelInfo) -> Vec<Cell> {
         Cell::time(tunnel.age_seconds as u64),
         Cell::time(tunnel.idle_seconds),
         Cell::text(&format!(
-            "{}{}{}",
+            "{}{}{}{}",
             tunnel.host,
             tunnel.path,
+            older.unwrap_or_default(),
             ending.unwrap_or_default()
         )),
     ]
@@ -264,7 +272,7 @@ fn problems(state: &mut TopState, area: Rect, palette: Palette) -> ShownList {
     let mut entries = Vec::new();
     for problem in &state.problems {
         let (word, style) = level(problem.level, palette);
-        let since = age(state.now, problem.since);
+        let since = age(state.now.at, problem.since);
         let what = format!("{word}  for {since}: {}", harmless(&problem.what));
         entries.push((what, problem.cure.clone(), style));
     }
@@ -273,7 +281,7 @@ fn problems(state: &mut TopState, area: Rect, palette: Palette) -> ShownList {
             Some(seconds) if progress.left > 0 => format!(", about {} left", short(seconds)),
             _ => String::new(),
         };
-        let (of, since) = (progress.from, age(state.now, progress.since));
+        let (of, since) = (progress.from, age(state.now.at, progress.since));
         let what = format!("UNDER WAY  for {since}: {}", harmless(&progress.name));
         let how_far = format!("{} of {of} tunnels left{left}", progress.left);
         entries.push((what, how_far, Style::new()));
