@@ -9,6 +9,7 @@ pub mod counter;
 pub mod counters;
 pub mod exposition;
 pub mod facts;
+mod forgotten;
 pub mod histogram;
 pub mod labelled;
 pub mod labels;
@@ -18,5 +19,7 @@ pub mod process;
 pub mod recorder;
 pub mod series;
 pub mod spans;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod traffic;
 pub mod worker_usage;

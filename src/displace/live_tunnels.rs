@@ -31,7 +31,11 @@ impl LiveTunnels {
     /// The sum of these workers' counters.
     pub fn of(workers: &[Arc<Counters>]) -> Self {
         let mut live = Self::default();
-        for series in workers.iter().flat_map(|worker| worker.endpoint_series()) {
+        for series in workers.iter().flat_map(|worker| worker.every_endpoint()) {
+            // What endpoints have counted that are gone.
+            if series.endpoint.is_empty() {
+                continue;
+            }
             let upstream = live.by_endpoint.entry(Arc::clone(&series.upstream));
             let endpoint = upstream.or_default().entry(Arc::clone(&series.endpoint));
             let endpoint = endpoint.or_default();

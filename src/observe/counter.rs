@@ -36,6 +36,11 @@ impl Counter {
         self.set(self.get().saturating_sub(1));
     }
 
+    /// Adds what another counter has, into which nothing counts any more.
+    pub(super) fn absorb(&self, other: &Self) {
+        self.add(other.get());
+    }
+
     /// The value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -56,5 +61,12 @@ impl<const N: usize> CounterArray<N> {
     /// The counter at this position; the last one for positions out of range.
     pub fn at(&self, position: usize) -> &Counter {
         &self.0[position.min(N - 1)]
+    }
+
+    /// Adds what other counters have, into which nothing counts any more.
+    pub(super) fn absorb(&self, other: &Self) {
+        for (counter, other) in self.0.iter().zip(&other.0) {
+            counter.absorb(other);
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::counter::Counter;
+use super::forgotten::{Forgotten, KnownLabels};
 use super::labelled::Labelled;
 use super::series::{AuthSeries, EndpointSeries, ListenerSeries, RouteSeries};
 use super::worker_usage::WorkerUsage;
@@ -39,7 +40,8 @@ pub struct Counters {
     /// The tree: listeners, their routes, and the endpoints of those.
     pub listeners: Labelled<Arc<str>, ListenerSeries>,
     /// The ways to establish identities.
-    pub auth: Labelled<Arc<str>, AuthSeries>,
+    auth: Labelled<Arc<str>, AuthSeries>,
+    forgotten: Forgotten,
 }
 
 impl Counters {
@@ -62,8 +64,49 @@ impl Counters {
         self.auth.get(&**name, new)
     }
 
-    /// The series of all routes.
+    /// The series of all routes by listener, with what was counted for those that only this worker has forgotten.
     pub fn routes(&self) -> Vec<Arc<RouteSeries>> {
+        let listeners = self.listeners.all();
+        listeners
+            .iter()
+            .flat_map(|listener| listener.labelled_routes())
+            .collect()
+    }
+
+    /// For sums over all routes: these, and what was counted for routes that are gone.
+    pub fn every_route(&self) -> Vec<Arc<RouteSeries>> {
+        let listeners = self.listeners.all();
+        listeners
+            .iter()
+            .flat_map(|listener| listener.every_route())
+            .collect()
+    }
+
+    /// The series of all endpoints by listener and route, without forgotten ones.
+    pub fn endpoint_series(&self) -> Vec<Arc<EndpointSeries>> {
+        let routes = self.current_routes();
+        routes
+            .iter()
+            .flat_map(|route| route.endpoints.all())
+            .collect()
+    }
+
+    /// For sums over endpoints: these, and what was counted for endpoints that are forgotten. The latter have no
+    /// endpoint, no upstream or no route if these are gone: the names are empty.
+    pub fn every_endpoint(&self) -> Vec<Arc<EndpointSeries>> {
+        let mut all_series = self.endpoint_series();
+        all_series.extend(self.forgotten.endpoints());
+        all_series
+    }
+
+    /// For sums over the ways to establish identities.
+    pub fn every_auth(&self) -> Vec<Arc<AuthSeries>> {
+        let mut all_series = self.auth.all();
+        all_series.extend(self.forgotten.auth());
+        all_series
+    }
+
+    fn current_routes(&self) -> Vec<Arc<RouteSeries>> {
         let listeners = self.listeners.all();
         listeners
             .iter()
@@ -71,19 +114,10 @@ impl Counters {
             .collect()
     }
 
-    /// The series of all endpoints, by listener and route.
-    pub fn endpoint_series(&self) -> Vec<Arc<EndpointSeries>> {
-        let routes = self.routes();
-        routes
-            .iter()
-            .flat_map(|route| route.endpoints.all())
-            .collect()
-    }
-
     /// Forgets series of routes and endpoints that are not in `snapshot` and have been unused for
     /// some time.
-    pub fn sweep(&self, snapshot: &Snapshot) {
-        for route in self.routes() {
+    fn forget(&self, snapshot: &Snapshot) {
+        for route in self.current_routes() {
             let upstreams = snapshot.upstreams_of(&route.route);
             let endpoints: Vec<_> = upstreams.flat_map(|it| it.endpoints()).collect();
             let configured: HashSet<_> = endpoints
@@ -93,15 +127,59 @@ impl Counters {
             let wanted = |series: &EndpointSeries| {
                 configured.contains(&(&series.upstream, &series.endpoint))
             };
-            route.endpoints.sweep(wanted);
+            for series in route.endpoints.sweep(wanted) {
+                self.forgotten.add_endpoint(&series);
+            }
         }
-        self.auth.sweep(|auth| snapshot.has_auth(&auth.name));
+        for series in self.auth.sweep(|auth| snapshot.has_auth(&auth.name)) {
+            self.forgotten.add_auth(&series);
+        }
         for listener in self.listeners.all() {
-            let has = |route: &RouteSeries| snapshot.has_route(&route.route);
-            listener
-                .routes
-                .sweep(|route| route.route.is_empty() || has(route));
+            listener.forget_routes(|route| route.is_empty() || snapshot.has_route(route));
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        let listeners = self.listeners.all();
+        self.forgotten.is_settled() && listeners.iter().all(|it| it.is_settled())
+    }
+
+    fn add_labels(&self, known: &mut KnownLabels) {
+        for series in self.endpoint_series() {
+            known.add_endpoint(&series);
+        }
+        for series in self.current_routes() {
+            known.add_route(&series);
+        }
+        for series in self.auth.all() {
+            known.add_auth(&series);
+        }
+    }
+
+    fn settle(&self, known: &KnownLabels) {
+        self.forgotten.settle(known);
+        for listener in self.listeners.all() {
+            listener.settle(|route| known.has_route(route));
+        }
+    }
+}
+
+/// Forgets series of routes and endpoints that are not in `snapshot` and have been unused for some time, and keeps
+/// what they have counted for the sums that they belong to.
+pub fn sweep(workers: &[Arc<Counters>], snapshot: &Snapshot) {
+    for worker in workers {
+        worker.forget(snapshot);
+    }
+    if workers.iter().all(|worker| worker.is_settled()) {
+        return;
+    }
+    let mut known = KnownLabels::of(snapshot);
+    for worker in workers {
+        worker.add_labels(&mut known);
+    }
+    // On the thread that reads the sums: what moves from one of them to another is never in both or in none.
+    for worker in workers {
+        worker.settle(&known);
     }
 }
 

@@ -47,6 +47,15 @@ impl<const N: usize> Histogram<N> {
         self.micros
             .add(time.as_micros().try_into().unwrap_or(u64::MAX));
     }
+
+    /// Adds what a histogram with the same bounds has, into which nothing is counted any more.
+    pub(super) fn absorb(&self, other: &Self) {
+        for (bucket, other) in self.buckets.iter().zip(&other.buckets) {
+            bucket.absorb(other);
+        }
+        self.beyond.absorb(&other.beyond);
+        self.micros.absorb(&other.micros);
+    }
 }
 
 /// The sum of several histograms with the same bounds, as of one reading.

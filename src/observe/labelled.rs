@@ -24,7 +24,7 @@ impl<K, V> Default for Labelled<K, V> {
 
 /// Sweeps after which an unused series is forgotten. Ten minutes: longer than any scrape interval,
 /// so that the last values are still read.
-const FORGET_AFTER: u32 = 60;
+pub(super) const FORGET_AFTER: u32 = 60;
 
 impl<K: Eq + Hash, V> Labelled<K, V> {
     /// The series with this label.
@@ -56,14 +56,30 @@ impl<K: Eq + Hash, V> Labelled<K, V> {
     }
 
     /// Forgets the series that are not in use and have not been `wanted` for some time: endpoints
-    /// come and go, and their series would accumulate.
-    pub fn sweep(&self, wanted: impl Fn(&V) -> bool) {
-        self.lock().retain(|_, tracked| {
+    /// come and go, and their series would accumulate. Returns them, because what they have counted
+    /// still belongs to sums.
+    #[must_use]
+    pub fn sweep(&self, wanted: impl Fn(&V) -> bool) -> Vec<Arc<V>> {
+        let mut series_by_label = self.lock();
+        let forgotten = series_by_label.extract_if(|_, tracked| {
             // A tunnel holds its series for as long as it lives, and counts into it when it ends.
             let used = Arc::strong_count(&tracked.series) > 1 || wanted(&tracked.series);
             tracked.unused = if used { 0 } else { tracked.unused + 1 };
-            tracked.unused <= FORGET_AFTER
+            tracked.unused > FORGET_AFTER
         });
+        forgotten.map(|(_, tracked)| tracked.series).collect()
+    }
+
+    /// Takes out the series whose labels are `due`.
+    pub(super) fn take(&self, due: impl Fn(&K) -> bool) -> Vec<(K, Arc<V>)> {
+        let mut series_by_label = self.lock();
+        let taken = series_by_label.extract_if(|label, _| due(label));
+        taken.map(|(label, it)| (label, it.series)).collect()
+    }
+
+    /// Whether the labels of all series meet a condition.
+    pub(super) fn all_labels(&self, condition: impl Fn(&K) -> bool) -> bool {
+        self.lock().keys().all(condition)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, TrackedSeries<V>>> {
@@ -84,12 +100,13 @@ mod tests {
         get(2).add(1);
         get(3).add(3);
         assert_eq!(get(2).get(), 1, "the same each time");
+        let sweep = || labelled.sweep(|series| series.get() == 3);
         for _ in 0..FORGET_AFTER {
-            labelled.sweep(|series| series.get() == 3);
+            assert!(sweep().is_empty());
         }
         assert_eq!(labelled.all().len(), 3);
-        labelled.sweep(|series| series.get() == 3);
-        assert_eq!(labelled.all().len(), 2);
+        let forgotten: Vec<u64> = sweep().iter().map(|it| it.get()).collect();
+        assert_eq!((forgotten, labelled.all().len()), (vec![1], 2));
         assert_eq!((get(1).get(), get(2).get()), (held.get(), 0));
     }
 }

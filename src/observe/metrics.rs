@@ -12,6 +12,8 @@ mod probes;
 mod process;
 mod routes;
 mod services;
+#[cfg(test)]
+mod tests;
 mod tunnels;
 mod workers;
 

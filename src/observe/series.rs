@@ -1,5 +1,7 @@
 //! The series of one worker: what is counted by listener, by route and by endpoint.
 
+mod absorb;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::counter::{Counter, CounterArray};
@@ -77,12 +79,17 @@ pub struct ListenerSeries {
     pub http2_closed: Counter,
     /// The routes of the listener.
     pub routes: Labelled<Arc<str>, RouteSeries>,
+    /// What routes have counted that this worker has forgotten, and another one has not.
+    forgotten_routes: Labelled<Arc<str>, RouteSeries>,
+    /// What routes have counted that all workers have forgotten.
+    removed_routes: Arc<RouteSeries>,
 }
 
 impl ListenerSeries {
     /// A series in which nothing is counted yet.
     pub fn new(name: Arc<str>) -> Self {
         Self {
+            removed_routes: Arc::new(RouteSeries::new(Arc::clone(&name), "".into())),
             name,
             connections: Counter::default(),
             closed: Counter::default(),
@@ -94,6 +101,7 @@ impl ListenerSeries {
             http2_connections: Counter::default(),
             http2_closed: Counter::default(),
             routes: Labelled::default(),
+            forgotten_routes: Labelled::default(),
         }
     }
 
@@ -104,6 +112,45 @@ impl ListenerSeries {
             let series = RouteSeries::new(Arc::clone(&self.name), Arc::clone(&name));
             (name, series)
         })
+    }
+
+    /// The series of all routes, and what this worker has counted for others that have the same labels.
+    pub fn labelled_routes(&self) -> Vec<Arc<RouteSeries>> {
+        let mut routes = self.routes.all();
+        routes.extend(self.forgotten_routes.all());
+        routes
+    }
+
+    /// For sums over routes: these, and what was counted for routes that are gone.
+    pub fn every_route(&self) -> Vec<Arc<RouteSeries>> {
+        let mut routes = self.labelled_routes();
+        routes.push(Arc::clone(&self.removed_routes));
+        routes
+    }
+
+    /// Forgets routes that have been unused for some time and are not `wanted`.
+    pub(super) fn forget_routes(&self, wanted: impl Fn(&str) -> bool) {
+        let forgotten = self.routes.sweep(|it| wanted(&it.route));
+        for series in forgotten {
+            let name = Arc::clone(&series.route);
+            let new = || {
+                let remainder = RouteSeries::new(Arc::clone(&self.name), Arc::clone(&name));
+                (Arc::clone(&name), remainder)
+            };
+            self.forgotten_routes.get(&name, new).absorb(&series);
+        }
+    }
+
+    /// Whether all that it has forgotten is forgotten everywhere.
+    pub(super) fn is_settled(&self) -> bool {
+        self.forgotten_routes.all_labels(|_| false)
+    }
+
+    /// Keeps what was counted for routes that are gone in sums alone, given which routes any worker has.
+    pub(super) fn settle(&self, is_known: impl Fn(&Arc<str>) -> bool) {
+        for (_, series) in self.forgotten_routes.take(|route| !is_known(route)) {
+            self.removed_routes.absorb(&series);
+        }
     }
 
     /// Counts a connection, as open until the result is dropped.
@@ -179,7 +226,7 @@ impl RouteSeries {
         counters.at(outcome as usize)
     }
 
-    fn new(listener: Arc<str>, route: Arc<str>) -> Self {
+    pub(super) fn new(listener: Arc<str>, route: Arc<str>) -> Self {
         Self {
             listener,
             route,
@@ -232,7 +279,8 @@ impl RouteSeries {
     pub fn endpoint(self: &Arc<Self>, endpoint: &EndpointState) -> Arc<EndpointSeries> {
         let label = (Arc::clone(&endpoint.upstream), Arc::clone(&endpoint.label));
         self.endpoints.get(&label, || {
-            (label.clone(), EndpointSeries::new(self, endpoint))
+            let series = EndpointSeries::new(Arc::clone(self), label.clone());
+            (label.clone(), series)
         })
     }
 
@@ -293,11 +341,11 @@ pub struct EndpointSeries {
 }
 
 impl EndpointSeries {
-    fn new(route: &Arc<RouteSeries>, endpoint: &EndpointState) -> Self {
+    pub(super) fn new(route: Arc<RouteSeries>, (upstream, endpoint): EndpointLabel) -> Self {
         Self {
-            route: Arc::clone(route),
-            upstream: Arc::clone(&endpoint.upstream),
-            endpoint: Arc::clone(&endpoint.label),
+            route,
+            upstream,
+            endpoint,
             opened: Counter::default(),
             handshake_micros: Counter::default(),
             ended: CounterArray::default(),

@@ -58,6 +58,13 @@ impl Traffic {
         }
     }
 
+    /// Adds the traffic of tunnels that have all ended. Nothing else may be counted here.
+    pub(super) fn absorb(&self, other: &Self) {
+        self.ended.absorb(&other.ended);
+        // What the other has published may be older.
+        self.published.absorb(&other.ended);
+    }
+
     /// Begins a sum with the tunnels that have ended.
     pub fn begin_sum(&self) {
         for position in 0..TrafficKind::ALL.len() {

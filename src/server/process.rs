@@ -27,6 +27,7 @@ use crate::config::sources::SourceText;
 use crate::config::{Loaded, input_file};
 use crate::displace::periodic::PeriodicTask;
 use crate::displace::revoke;
+use crate::observe::counters;
 use crate::observe::process::ProcessStatus;
 use crate::systemd;
 use crate::traces::exporter::SpanExporter;
@@ -259,9 +260,9 @@ impl Process {
     fn sweep(&mut self) {
         self.reloader.listeners().sweep();
         self.reloader.snapshot().shared_limits().sweep();
-        for worker in self.workers.iter() {
-            worker.counters.sweep(&self.reloader.snapshot());
-        }
+        let counters = self.workers.iter().map(|it| Arc::clone(&it.counters));
+        let counters: Vec<_> = counters.collect();
+        counters::sweep(&counters, &self.reloader.snapshot());
         self.warn_of_expiry();
     }
 

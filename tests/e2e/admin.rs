@@ -319,4 +319,6 @@ async fn rejections_are_counted_by_reason_where_they_happen() {
         listeners[0]["rejections"],
         json!({ "websocket-version": 1 })
     );
+    let traffic = operator.get("/v1/traffic").await;
+    assert_eq!(traffic["rejections"], listeners[0]["rejections"]);
 }

@@ -111,7 +111,7 @@ pub fn listeners(view: &View) -> Vec<ListenerInfo> {
                 let count = series.tls_failures.at(failure as usize).get();
                 add(&mut tls_failures, failure.token(), count);
             }
-            for route in series.routes.all() {
+            for route in series.every_route() {
                 for rejection in Rejection::ALL {
                     let count = route.rejections.at(*rejection as usize).get();
                     add(&mut rejections, rejection.token(), count);

@@ -143,7 +143,7 @@ fn write_health(metrics: &mut Exposition, endpoints: &[Arc<EndpointState>]) {
     }
 }
 
-fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
+pub(super) fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
     let endpoints = gathered.by_endpoint();
     let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
     let help =

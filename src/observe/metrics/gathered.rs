@@ -24,11 +24,11 @@ impl Gathered {
             routes: workers.iter().flat_map(|worker| worker.routes()).collect(),
             endpoints: workers
                 .iter()
-                .flat_map(|worker| worker.endpoint_series())
+                .flat_map(|worker| worker.every_endpoint())
                 .collect(),
             auth: workers
                 .iter()
-                .flat_map(|worker| worker.auth.all())
+                .flat_map(|worker| worker.every_auth())
                 .collect(),
         }
     }
@@ -50,19 +50,19 @@ impl Gathered {
 
     /// The series of endpoints, by listener and route.
     pub(super) fn by_endpoints_route(&self) -> Groups<'_, EndpointSeries, 2> {
-        groups(&self.endpoints, |series| {
+        named(&self.endpoints, |series| {
             [&series.route.listener, &series.route.route]
         })
     }
 
     pub(super) fn by_route_and_endpoint(&self) -> Groups<'_, EndpointSeries, 3> {
-        groups(&self.endpoints, |series| {
+        named(&self.endpoints, |series| {
             [&series.route.route, &series.upstream, &series.endpoint]
         })
     }
 
     pub(super) fn by_endpoint(&self) -> Groups<'_, EndpointSeries, 2> {
-        groups(&self.endpoints, |series| {
+        named(&self.endpoints, |series| {
             [&series.upstream, &series.endpoint]
         })
     }
@@ -72,7 +72,7 @@ impl Gathered {
     }
 
     pub(super) fn by_upstream(&self) -> Groups<'_, EndpointSeries, 1> {
-        groups(&self.endpoints, |series| [&*series.upstream])
+        named(&self.endpoints, |series| [&*series.upstream])
     }
 }
 
@@ -87,6 +87,16 @@ fn groups<'a, S, const N: usize>(
     for series in series {
         groups.entry(labels(series)).or_default().push(&**series);
     }
+    groups
+}
+
+/// The same without what is counted for all values of one of the labels together.
+fn named<'a, const N: usize>(
+    series: &'a [Arc<EndpointSeries>],
+    labels: impl Fn(&'a EndpointSeries) -> [&'a str; N],
+) -> Groups<'a, EndpointSeries, N> {
+    let mut groups = groups(series, labels);
+    groups.retain(|labels, _| labels.iter().all(|label| !label.is_empty()));
     groups
 }
 

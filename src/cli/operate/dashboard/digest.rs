@@ -160,8 +160,9 @@ impl Digest {
     fn count(&mut self, reading: &Reading, now: LiveTime) {
         let is_due = |at: LiveTime| now.since(at) >= COUNT_INTERVAL;
         if self.counts.back().is_none_or(|(at, ..)| is_due(*at)) {
-            let ended = reading.traffic.ended.clone();
-            self.counts.push_back((now, reading.rejections(), ended));
+            let (rejections, ended) = (&reading.traffic.rejections, &reading.traffic.ended);
+            self.counts
+                .push_back((now, rejections.clone(), ended.clone()));
         }
         let is_old = |at: LiveTime| now.since(at) > RECENT;
         while self.counts.front().is_some_and(|(at, ..)| is_old(*at)) {
@@ -190,7 +191,7 @@ impl Digest {
         if let Some((at, rejections, ended)) = self.counts.front() {
             derived["recent"] = json!({
                 "since": at.at,
-                "rejections": growth(rejections, &reading.rejections()),
+                "rejections": growth(rejections, &reading.traffic.rejections),
                 "ended": growth(ended, &reading.traffic.ended),
             });
         }

@@ -457,9 +457,7 @@ function showOverview(rates) {
   showTiles();
   showUpstreams(rates);
   showProgress();
-  const total = {};
-  for (const { rejections } of state.listeners) for (const [reason, number] of Object.entries(rejections)) total[reason] = (total[reason] ?? 0) + number;
-  showReasons("rejections", state.recent?.rejections, total);
+  showReasons("rejections", state.recent?.rejections, state.traffic.rejections);
   showReasons("ended", state.recent?.ended, state.traffic.ended);
   const of = state.older.length ? ` of process ${state.status.pid}` : "";
   setText(at("recent-since"), state.recent ? `+ since ${clock(state.recent.since)} · since the start${of}` : "");

@@ -127,15 +127,6 @@ impl Reading {
         let older = older.map(|it| (it.generation(), it.info.identity.pid, &*it.info.jobs));
         std::iter::once(serving).chain(older)
     }
-
-    /// Requests that the process which serves has rejected since its start, by reason.
-    pub(in crate::cli::operate) fn rejections(&self) -> BTreeMap<String, u64> {
-        let mut sums = BTreeMap::new();
-        for (reason, count) in self.listeners.iter().flat_map(|it| &it.rejections) {
-            *sums.entry(reason.clone()).or_default() += count;
-        }
-        sums
-    }
 }
 
 #[cfg(test)]

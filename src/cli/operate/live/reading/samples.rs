@@ -19,7 +19,7 @@ fn endpoint(address: &str, tunnels: u64, more: &Value) -> Value {
 
 fn traffic(messages: u64) -> Value {
     json!({
-        "handshakes": { "ok": 9 }, "ended": {}, "links": [{
+        "handshakes": { "ok": 9 }, "rejections": {}, "ended": {}, "links": [{
             "listener": "public", "route": "chat", "upstream": "chat", "endpoint": "10.0.0.1:9000",
             "tunnels": 8, "opened": 8, "handshake_seconds": 0.1, "connect_failures": 0, "resets": 0,
             "bytes_from_client": messages * 100, "bytes_from_endpoint": 0,
