@@ -2,7 +2,7 @@
 //! reads any other.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -60,7 +60,14 @@ pub(super) fn init(args: &InitArgs) -> ExitCode {
     }
     let path = args.to.display();
     if let Err(error) = write_new(&args.to, &text) {
-        err(&format!("cannot write {path}: {error}\n"));
+        let why = match error.kind() {
+            ErrorKind::AlreadyExists => {
+                "it is there already, and `init` overwrites nothing; move it away, or name another file"
+                    .to_owned()
+            }
+            _ => error.to_string(),
+        };
+        err(&format!("cannot write {path}: {why}\n"));
         return ExitStatus::Config.into();
     }
     out(&format!("wrote {path}\n"));
@@ -72,7 +79,13 @@ pub(super) fn init(args: &InitArgs) -> ExitCode {
             ));
             ExitCode::SUCCESS
         }
-        Err(report) => check::refuse(&args.to, &report),
+        Err(report) => {
+            let status = check::refuse(&args.to, &report);
+            err(&format!(
+                "next: correct {path}, or delete it and run `tidegate init` with other options\n"
+            ));
+            status
+        }
     }
 }
 

@@ -57,12 +57,15 @@ fn a_file_is_never_overwritten_and_mistakes_are_shown() {
     std::fs::write(&path, "mine").unwrap();
     let refused = tidegate(folder.path(), &["init"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert!(why.contains("there already"), "{why}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     let wrong = tidegate(folder.path(), &["init", "--backend", "nowhere", "new.toml"]);
     assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
+    let why = String::from_utf8_lossy(&wrong.stderr);
     assert!(
-        String::from_utf8_lossy(&wrong.stderr).contains("nowhere"),
-        "{wrong:?}"
+        why.contains("nowhere") && why.contains("or delete it and run"),
+        "{why}"
     );
     let printed = tidegate(folder.path(), &["init", "-"]);
     assert!(
