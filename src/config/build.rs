@@ -10,6 +10,7 @@ mod listener;
 mod request_key;
 mod route;
 mod server;
+mod store;
 mod traces;
 mod upstream;
 
@@ -23,6 +24,7 @@ use http::HeaderName;
 
 pub(super) use self::auth::AuthPlaces;
 use self::route::KnownEndpointMap;
+pub(super) use self::store::{FleetPlaces, StorePlaces};
 use super::diagnostic::{Code, Diagnostic};
 use super::files;
 use super::input_file::{self, ContentHash, Contents, Input};
@@ -61,6 +63,8 @@ pub(super) struct Places {
     pub(super) routes: Vec<RoutePlaces>,
     pub(super) upstreams: Vec<UpstreamPlaces>,
     pub(super) limits: Vec<LimitPlaces>,
+    pub(super) store: StorePlaces,
+    pub(super) fleet: FleetPlaces,
 }
 
 /// The places of the parts of a certificate authority.
@@ -174,10 +178,13 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     }
     let limits = builder.shared_limits(root);
     let server = root.section("server");
+    let admin = builder.admin(&root.section("admin"));
     let config = Config {
         server: builder.server(&server),
-        admin: builder.admin(&root.section("admin")),
         traces: builder.traces(root),
+        store: builder.store(root).map(Arc::new),
+        fleet: builder.fleet(root, &admin).map(Arc::new),
+        admin,
         acme: builder.authorities,
         auth,
         listeners,

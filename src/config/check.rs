@@ -7,6 +7,7 @@ mod known_names;
 mod own_listener;
 mod shared_limits;
 mod split;
+mod store;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -50,6 +51,7 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     check_reachable(config, &places.routes, diagnostics);
     split::check_cookies(config, &places.routes, diagnostics);
     own_listener::check(config, places, diagnostics);
+    store::check(config, places, diagnostics);
     check_source_ports(config, &places.upstreams, ports::local(), diagnostics);
     if diagnostics
         .iter()

@@ -74,6 +74,19 @@ pub(super) fn signing_secret(path: &Path, bytes: &[u8]) -> Result<Secret, String
     Ok(Secret::new(secret))
 }
 
+/// A password: one line of text.
+pub(super) fn password(path: &Path, bytes: &[u8]) -> Result<Secret, String> {
+    let password = secret(bytes);
+    let is_text = str::from_utf8(&password).is_ok_and(|text| !text.contains(char::is_control));
+    if password.is_empty() || !is_text {
+        return Err(format!(
+            "`{}` does not contain a password in one line",
+            path.display()
+        ));
+    }
+    Ok(Secret::new(password))
+}
+
 /// A token of the admin interface: one line of text.
 pub(super) fn token(path: &Path, bytes: &[u8]) -> Result<Secret, String> {
     let token = secret(bytes);

@@ -17,6 +17,7 @@ mod listener;
 mod request_key;
 mod route;
 mod server;
+mod store;
 mod traces;
 mod upstream;
 
@@ -38,6 +39,8 @@ pub const ROOT: KeyTable = KeyTable {
         table("server", &server::SERVER),
         table("admin", &admin::ADMIN),
         optional_table("traces", &traces::TRACES),
+        optional_table("store", &store::STORE),
+        optional_table("fleet", &store::FLEET),
         key(
             "acme",
             ValueKind::Map(&ValueKind::Table(&acme::ACME)),

@@ -10,6 +10,7 @@ mod listeners;
 mod liveness;
 mod shared_limits;
 mod split;
+mod store;
 
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     shared_limits::lint(config, places, diagnostics);
     lint_tickets(config, places, diagnostics);
     admin::lint(config, places, diagnostics);
+    store::lint(config, places, diagnostics);
     if let Some(max) = descriptor_budget::hard_limit() {
         lint_descriptors(config, places, max, diagnostics);
     }

@@ -24,6 +24,7 @@ mod route;
 mod secret;
 mod server;
 mod shared_limit;
+mod store;
 mod traces;
 mod trust;
 mod upstream;
@@ -62,6 +63,9 @@ pub use self::route::{
 pub use self::secret::Secret;
 pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
 pub use self::shared_limit::{MissingKey, SharedLimitConfig, WhenFull};
+pub use self::store::{
+    EtcdConfig, EtcdLogin, FleetConfig, SharedThings, StoreConfig, StorePlace, TrustedMembers,
+};
 pub use self::traces::{DecidingCallers, TracesConfig};
 pub use self::trust::{Access, Family, Net, Nets, Trust};
 pub use self::upstream::{
@@ -85,6 +89,10 @@ pub struct Config {
     pub admin: Admin,
     /// Where spans go, if they go anywhere.
     pub traces: Option<Arc<TracesConfig>>,
+    /// The store that nodes share, if there is one.
+    pub store: Option<Arc<StoreConfig>>,
+    /// What this node shares with others, if it is one of a fleet.
+    pub fleet: Option<Arc<FleetConfig>>,
     /// The authorities that issue certificates by ACME, in the order of the file.
     pub acme: Vec<Arc<AcmeConfig>>,
     /// The ways to establish the identity of clients, in the order of the file.

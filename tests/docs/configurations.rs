@@ -98,6 +98,7 @@ fn complete(table: &mut toml::Table) {
         tls.entry("certificates").or_insert_with(certificate);
     }
     complete_upstream(table);
+    complete_fleet(table);
     complete_auth(table);
     if table["route"][0].get("endpoint").is_some() {
         name_endpoints(table);
@@ -166,6 +167,38 @@ fn complete_auth(table: &mut toml::Table) {
         let all = all.as_table_mut().unwrap();
         all.entry(name).or_insert(players.into());
     }
+}
+
+/// Adds the store that an example of a fleet needs, and the fleet that one of a store needs.
+fn complete_fleet(table: &mut toml::Table) {
+    let has_store = table.contains_key("store");
+    if !has_store && !table.contains_key("fleet") {
+        return;
+    }
+    let store = table.entry("store").or_insert(toml::Table::new().into());
+    let store = store.as_table_mut().unwrap();
+    let share = if store.contains_key("files") {
+        "keys"
+    } else {
+        let etcd = store.entry("etcd").or_insert(toml::Table::new().into());
+        let etcd = etcd.as_table_mut().unwrap();
+        let scheme = if etcd.contains_key("tls") {
+            "https"
+        } else {
+            "http"
+        };
+        etcd.entry("endpoints")
+            .or_insert(vec![format!("{scheme}://127.0.0.1:2379")].into());
+        "members"
+    };
+    let fleet = table.entry("fleet").or_insert(toml::Table::new().into());
+    let fleet = fleet.as_table_mut().unwrap();
+    fleet.entry("share").or_insert(vec![share].into());
+    let admin = fleet.entry("admin").or_insert(toml::Table::new().into());
+    let admin = admin.as_table_mut().unwrap();
+    admin
+        .entry("url")
+        .or_insert("https://edge-1.internal:9900".into());
 }
 
 /// Adds what the example of a single key needs to be a limit, and the limits that an example refers to.
@@ -283,6 +316,8 @@ pub(super) fn folder() -> tempfile::TempDir {
         "tickets.key",
         "sticky.key",
         "tokens.key",
+        "fleet.key",
+        "etcd.password",
         "server.key",
         "collector.headers",
         "admin.token",
@@ -301,6 +336,8 @@ pub(super) fn folder() -> tempfile::TempDir {
     fs::write(folder.path().join("server.key"), [b'7'; 64]).unwrap();
     let headers = "Authorization: Basic YTpi\n";
     fs::write(folder.path().join("collector.headers"), headers).unwrap();
+    fs::write(folder.path().join("fleet.key"), [b'7'; 64]).unwrap();
+    fs::write(folder.path().join("etcd.password"), "correct horse\n").unwrap();
     fs::write(folder.path().join("rooms.map"), "/red game-7\n").unwrap();
     let x = "A".repeat(43);
     let keys = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);

@@ -8,8 +8,10 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
+use rustls::sign::CertifiedKey;
 
 use super::{Builder, UpstreamPlaces, count, duration, is_empty_list, keepalive, positive, texts};
 use crate::config::diagnostic::{Code, Diagnostic, nearest_other};
@@ -293,11 +295,25 @@ impl Builder<'_> {
                 server_name = ServerName::try_from(name.to_string()).ok();
             }
         }
+        let client = self.client_certificate(section);
+        Some(EndpointTls {
+            roots: roots?,
+            server_name,
+            pinned: self.fingerprints(section),
+            client,
+        })
+    }
+
+    /// The certificate that tidegate presents to others.
+    pub(in crate::config::build) fn client_certificate(
+        &mut self,
+        section: &Section,
+    ) -> Option<Arc<CertifiedKey>> {
         let own = (
             self.file(section, "client_cert"),
             self.file(section, "client_key"),
         );
-        let client = match own {
+        match own {
             (None, None) => None,
             (Some(cert), Some(key)) => self.pair(&cert, &key).map(|pair| pair.certified),
             (Some(one), None) | (None, Some(one)) => {
@@ -306,13 +322,7 @@ impl Builder<'_> {
                     .push(Diagnostic::error(Code::Missing, one.span, message));
                 None
             }
-        };
-        Some(EndpointTls {
-            roots: roots?,
-            server_name,
-            pinned: self.fingerprints(section),
-            client,
-        })
+        }
     }
 }
 

@@ -84,6 +84,8 @@ codes! {
         OpenAdmin = "open-admin";
         /// Tokens of the admin interface cross the network in plain text.
         PlainToken = "plain-token";
+        /// What nodes share crosses the network in plain text.
+        PlainStore = "plain-store";
         /// Every user of the machine can read or write a key.
         LooseMode = "loose-mode";
         /// A certificate has expired.
