@@ -14,6 +14,7 @@ pub mod net;
 pub mod route;
 pub mod upstream;
 pub mod https_client;
+pub mod store;
 pub mod traces;
 pub mod acme;
 pub mod auth;

@@ -1,0 +1,3 @@
+//! The store that nodes share.
+
+pub mod etcd;
