@@ -12,6 +12,8 @@ mod endpoint_cookie;
 mod endpoint_map;
 #[path = "checks/endpoints_file.rs"]
 mod endpoints_file;
+#[path = "checks/etcd_message.rs"]
+mod etcd_message;
 #[path = "checks/forwarded.rs"]
 mod forwarded;
 #[path = "checks/forwarder.rs"]
@@ -36,13 +38,14 @@ mod tls_records;
 pub(crate) type Check = fn(&[u8]);
 
 /// Every check, with the name of its file.
-pub(crate) const ALL: [(&str, Check); 16] = [
+pub(crate) const ALL: [(&str, Check); 17] = [
     ("answer", answer::check),
     ("config", config::check),
     ("credential", credential::check),
     ("endpoint_cookie", endpoint_cookie::check),
     ("endpoint_map", endpoint_map::check),
     ("endpoints_file", endpoints_file::check),
+    ("etcd_message", etcd_message::check),
     ("forwarded", forwarded::check),
     ("forwarder", forwarder::check),
     ("frame", frame::check),

@@ -210,6 +210,30 @@ pub(crate) const CASES: &[Case] = &[
     case("endpoint_map", "name", |n| {
         path("red ", "a", "\n", n).into()
     }),
+    case("etcd_message", "items", |n| {
+        let item = r#"{"key":"YQ==","value":"eA=="},"#;
+        path(r#"{"kvs":["#, item, "{}]}", n).into()
+    }),
+    case("etcd_message", "events", |n| {
+        let event = r#"{"type":"DELETE","kv":{"key":"YQ=="}},"#;
+        path(r#"{"result":{"events":["#, event, "{}]}}", n).into()
+    }),
+    case("etcd_message", "value", |n| {
+        path(r#"{"kvs":[{"key":"YQ==","value":""#, "AAAA", "\"}]}", n).into()
+    }),
+    case("etcd_message", "number", |n| {
+        path(r#"{"count":""#, "1", "\"}", n).into()
+    }),
+    case("etcd_message", "nesting", |n| fill("[", n).into()),
+    case("etcd_message", "drains", |n| {
+        path(
+            r#"{"node":"edge-1","instance":"a","drains":["#,
+            "\"a\",",
+            "\"\"]}",
+            n,
+        )
+        .into()
+    }),
     case("endpoints_file", "lines", |n| {
         numbered("10.0.0.1:2", "\n", n).into()
     }),

@@ -15,6 +15,7 @@ pub mod route;
 pub mod upstream;
 pub mod https_client;
 pub mod store;
+pub mod fleet;
 pub mod traces;
 pub mod acme;
 pub mod auth;

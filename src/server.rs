@@ -14,6 +14,7 @@ mod endpoint_maps;
 mod errors;
 mod file_thread;
 mod fingerprint;
+mod fleet_load;
 mod health;
 mod limits;
 mod memory;

@@ -19,6 +19,7 @@ pub mod endpoints;
 pub mod reload;
 pub mod upgrade;
 pub mod explain;
+pub mod fleet;
 pub mod operation;
 pub mod audit;
 
@@ -188,6 +189,7 @@ impl Api {
         match operation {
             Operation::Status => json(&status::status(view)),
             Operation::Config => json(&reload::config(view)),
+            Operation::Fleet => json(&fleet::fleet(view)?),
             Operation::Listeners => json(&listeners::listeners(view)),
             Operation::DrainListener => json(&listeners::drain(view, parsed(body)?).await?),
             Operation::UndrainListener => json(&listeners::undrain(view, parsed(body)?).await?),

@@ -90,6 +90,7 @@ impl View {
                 excess: &excess,
                 drained: &drained,
                 services: &self.shared.services,
+                fleet: &self.shared.fleet,
                 spans: &self.shared.spans,
                 orders: &self.acme_orders,
                 probes: &self.shared.probes,

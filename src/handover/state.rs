@@ -41,6 +41,9 @@ pub struct HandoverState {
     /// The counts of limits that routes share. Version 0.1.0 has none.
     #[serde(default)]
     pub limits: LimitsHandover,
+    /// What distinguishes this node from others in its fleet. Version 0.1.0 has none.
+    #[serde(default)]
+    pub fleet_instance: Option<Box<str>>,
 }
 
 /// The session ticket keys of one listener.

@@ -49,6 +49,8 @@ pub struct Inheritance {
     pub limits: LimitsHandover,
     /// Revoked subjects, if the predecessor knows of any.
     pub revocations: Option<RevocationsHandover>,
+    /// What distinguishes this node from others in its fleet.
+    pub fleet_instance: Option<Box<str>>,
     /// The links to older generations that still drain.
     older: Vec<(Identity, OwnedFd)>,
 }
@@ -90,6 +92,7 @@ impl Predecessor {
             upstreams: Some(state.upstreams),
             limits: state.limits,
             revocations: state.revocations,
+            fleet_instance: state.fleet_instance,
             ..Inheritance::default()
         };
         inheritance.listeners.tickets = state.tickets;

@@ -4,6 +4,7 @@
 mod auth;
 mod certificates;
 mod endpoints;
+mod fleet;
 mod gathered;
 mod kernel;
 mod limits;
@@ -25,6 +26,7 @@ use super::counters::Counters;
 use super::exposition::{Exposition, Format};
 use super::process::ProcessStatus;
 use crate::acme::counters::OrderCounters;
+use crate::fleet::membership::FleetStatus;
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::admission::Admission;
 use crate::net::memory::MemoryFigures;
@@ -65,6 +67,8 @@ pub struct MetricSources<'a> {
     pub drained: &'a [(Arc<str>, bool)],
     /// The requests to services that the process depends on.
     pub services: &'a ServiceTraffic,
+    /// The fleet that this node is one of, and its store.
+    pub fleet: &'a FleetStatus,
     /// Finished spans on their way to the collector.
     pub spans: &'a SpanQueue,
     /// The orders for certificates so far.
@@ -81,6 +85,7 @@ pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     certificates::write_certificates(&mut metrics, sources);
     services::write_services(&mut metrics, sources.services);
     services::write_spans(&mut metrics, sources.spans);
+    fleet::write_fleet(&mut metrics, sources.fleet);
     auth::write_keys(&mut metrics, sources.snapshot);
     listeners::write_listeners(&mut metrics, &gathered);
     listeners::write_drained(&mut metrics, sources.drained);

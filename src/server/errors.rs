@@ -9,6 +9,7 @@ use crate::acme::store::StoreError;
 use crate::config::model::Bind;
 use crate::config::sources::LostFiles;
 use crate::config::{BindPlaces, Report};
+use crate::fleet::membership::NameInUse;
 use crate::net::listen_error::ListenFailure;
 use crate::net::tls::TlsError;
 use crate::observe::recorder::AccessLogError;
@@ -48,6 +49,9 @@ pub enum StartError {
     /// An upgrade started this process, and it cannot read what the previous process serves.
     #[error("the certificates that the previous process serves cannot be read: {0}")]
     Certificates(#[source] StoreError),
+    /// Another node has the name of this one.
+    #[error(transparent)]
+    NameInUse(#[from] NameInUse),
     /// The system refuses a thread, an event queue or a signal handler.
     #[error("operating system error: {0}")]
     System(#[from] io::Error),

@@ -27,6 +27,7 @@ use crate::config::sources::SourceText;
 use crate::config::{Loaded, input_file};
 use crate::displace::periodic::PeriodicTask;
 use crate::displace::revoke;
+use crate::fleet::membership::Membership;
 use crate::observe::counters;
 use crate::observe::process::ProcessStatus;
 use crate::systemd;
@@ -53,9 +54,9 @@ pub(super) struct Process {
     pub(super) orders: mpsc::Receiver<ControlCommand>,
     /// Those who obtain and renew certificates.
     pub(super) keepers: AcmeKeepers,
-    /// Those that keep the keys of issuers up to date.
     pub(super) key_keepers: KeyKeepers,
     pub(super) span_exporter: SpanExporter,
+    pub(super) membership: Membership,
     pub(super) certificate_changes: watch::Receiver<u64>,
     /// Orders at staging that operators wait for.
     pub(super) trials: JoinSet<()>,
@@ -311,11 +312,12 @@ impl Process {
         result
     }
 
-    /// From now on, issuers are asked for their keys and spans sent as the configuration in effect says.
+    /// From now on, issuers, the collector of spans and the store are used as the configuration in effect says.
     pub(super) fn ask_services(&mut self) {
         let snapshot = self.reloader.snapshot();
         self.key_keepers.apply(&snapshot.issuer_keys());
         self.span_exporter.apply(snapshot.traces.as_ref());
+        self.membership.apply(self.reloader.fleet());
     }
 
     /// Reads and checks the configuration again, unless this process is asked to stop first.

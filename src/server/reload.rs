@@ -20,6 +20,7 @@ use crate::config::input_file::{ContentHash, Contents, Input};
 use crate::config::model::{Admin, AdminAccess, Config, ServerConfig};
 use crate::config::sources::SourceText;
 use crate::config::{self, Loaded, Report};
+use crate::fleet::membership::ConfiguredFleet;
 use crate::net::tls::{self, TlsError};
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
@@ -50,6 +51,7 @@ pub(super) struct Reloader {
     admin: Admin,
     admin_tls: Option<Arc<rustls::ServerConfig>>,
     certificates: ConfiguredCertificates,
+    fleet: ConfiguredFleet,
 }
 
 /// Where a configuration is read from.
@@ -106,6 +108,7 @@ impl Reloader {
             admin: config.admin.clone(),
             admin_tls,
             certificates: ConfiguredCertificates::of(config),
+            fleet: ConfiguredFleet::of(config),
         }
     }
 
@@ -132,6 +135,11 @@ impl Reloader {
     /// The certificates of the configuration in effect.
     pub(super) fn certificates(&self) -> &ConfiguredCertificates {
         &self.certificates
+    }
+
+    /// The fleet and its store.
+    pub(super) fn fleet(&self) -> &ConfiguredFleet {
+        &self.fleet
     }
 
     /// The state that workers share.
@@ -275,6 +283,7 @@ impl Reloader {
             self.fingerprint = fingerprint;
             self.loaded = shown;
             self.certificates = ConfiguredCertificates::of(&config);
+            self.fleet = ConfiguredFleet::of(&config);
             self.admin_tls = admin_tls;
             return Ok(ReloadOutcome::Certificates);
         }
@@ -305,6 +314,7 @@ impl Reloader {
         self.fingerprint = fingerprint;
         self.loaded = shown;
         self.certificates = ConfiguredCertificates::of(&config);
+        self.fleet = ConfiguredFleet::of(&config);
         self.server = config.server;
         self.admin.access = config.admin.access;
         self.admin_tls = admin_tls;

@@ -19,13 +19,14 @@ use super::shared_parts::Base;
 use super::signals::Signals;
 use super::takeover::Takeover;
 use super::watchdog::ServiceNotifier;
-use super::{Exit, health, limits, memory, route_probes};
+use super::{Exit, fleet_load, health, limits, memory, route_probes};
 use crate::admin::generations::OlderGeneration;
 use crate::auth::key_keepers::KeyKeepers;
 use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::displace::{evict, rebalance};
-use crate::handover::identity::Identity;
+use crate::fleet::membership::{Membership, ProcessStart};
+use crate::handover::identity::{Identity, shown};
 use crate::handover::link::Link;
 use crate::handover::successor::{Inheritance, LeavingPredecessor, Predecessor};
 use crate::net::tls;
@@ -103,6 +104,32 @@ fn span_exporter(shared: &Shared) -> SpanExporter {
     )
 }
 
+/// This node in its fleet, of which it is no member yet. Another node with its name is in the way, unless this process
+/// takes over from one that has the name.
+async fn membership(
+    shared: &Shared,
+    config: &Config,
+    inheritance: &mut Inheritance,
+    has_predecessor: bool,
+) -> Result<Membership, StartError> {
+    let start = ProcessStart {
+        instance: inheritance.fleet_instance.take(),
+        generation: inheritance.generation,
+        started: shown(shared.process.began().time()).into(),
+    };
+    let membership = Membership::new(
+        Handle::current(),
+        shared.connector.clone(),
+        &shared.services,
+        &shared.fleet,
+        start,
+    );
+    if !has_predecessor {
+        membership.check_name(config).await?;
+    }
+    Ok(membership)
+}
+
 impl Process {
     /// Starts the process.
     ///
@@ -122,6 +149,8 @@ impl Process {
             None => Inheritance::without_predecessor(start.passed),
         };
         let base = base(config, &mut inheritance, predecessor.is_some()).await?;
+        let follows = predecessor.is_some();
+        let membership = membership(&base.shared, config, &mut inheritance, follows).await?;
         flush_logs_on_panic(&base.shared, logging);
         signals.set_access_log(&base.shared.access_log);
         let files = FileWatch::new();
@@ -162,6 +191,7 @@ impl Process {
             keepers: base.keepers,
             key_keepers: key_keepers(shared),
             span_exporter: span_exporter(shared),
+            membership,
             trials: JoinSet::new(),
             revoking: JoinSet::new(),
             expiry_warnings: ExpiryWarnings::default(),
@@ -230,6 +260,7 @@ impl Process {
         // Not before: until then, the predecessor keeps them.
         self.keep_certificates();
         let view = Arc::clone(self.admin.view());
+        self.membership.publish(fleet_load::source(&view));
         // After the handover: until then the watchdog is the predecessor's.
         self.notifier = Some(ServiceNotifier::start(&view));
         let older = older.into_iter();

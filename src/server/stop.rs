@@ -82,6 +82,7 @@ impl Process {
         };
         self.log_totals(exit);
         if exit == Exit::Graceful {
+            self.membership.leave().await;
             self.send_last_spans(&mut signals).await;
         }
         exit
@@ -100,6 +101,7 @@ impl Process {
         self.process_status.drain();
         self.probes = None;
         self.keepers.suspend();
+        self.membership.pass_on();
         let api = Api {
             view: Arc::clone(self.admin.view()),
         };

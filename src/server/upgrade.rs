@@ -277,6 +277,7 @@ impl Process {
             revocations: Some(view.shared.revocations.hand_over()),
             upstreams: self.reloader.registry().hand_over(Instant::now()),
             limits: self.reloader.snapshot().shared_limits().hand_over(),
+            fleet_instance: Some(self.membership.instance().into()),
         };
         let descriptors = PassedDescriptors {
             sockets,

@@ -18,6 +18,7 @@ use crate::auth::revocations::RevokedSubjects;
 use crate::auth::verified_tokens::VerifiedTokens;
 use crate::config::model::AuthService;
 use crate::drain::Tasks;
+use crate::fleet::membership::FleetStatus;
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::managed_certificates::ManagedCertificates;
 use crate::net::memory::MemoryGauge;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub managed: Arc<ManagedCertificates>,
     /// The requests to services that the process depends on, such as certificate authorities.
     pub services: Arc<ServiceTraffic>,
+    /// The fleet that this node is one of, and its store.
+    pub fleet: Arc<FleetStatus>,
     /// The lookups of endpoint discovery.
     pub discovery: LookupCounters,
     /// The results of the probes of routes.
@@ -80,6 +83,7 @@ impl Shared {
             connector,
             managed: Arc::default(),
             services: Arc::default(),
+            fleet: Arc::default(),
             discovery: LookupCounters::default(),
             probes: RouteProbes::default(),
             process: Arc::default(),

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::{
-    certificates, close, credentials, endpoints, explain, limits, listeners, reload, status,
+    certificates, close, credentials, endpoints, explain, fleet, limits, listeners, reload, status,
     traffic, tunnels, upgrade, upstreams,
 };
 use crate::admin::closing::JobInfo;
@@ -66,6 +66,8 @@ operations! {
     Status = GET "/v1/status", Read;
     /// The running configuration, without secrets.
     Config = GET "/v1/config", Read;
+    /// The fleet that this node is one of: its members, and the store that they share.
+    Fleet = GET "/v1/fleet", Read;
     /// Listeners, their connections, tunnels and rejections.
     Listeners = GET "/v1/listeners", Read;
     /// Drains a listener: it accepts no new connections, and its tunnels stay open. Reloads keep it drained.
@@ -192,6 +194,7 @@ impl Operation {
         match self {
             Self::Status => of::<status::StatusInfo>(schemas),
             Self::Config => of::<reload::ConfigInfo>(schemas),
+            Self::Fleet => of::<fleet::FleetInfo>(schemas),
             Self::Listeners => of::<Vec<listeners::ListenerInfo>>(schemas),
             Self::DrainListener | Self::UndrainListener => of::<listeners::ListenerInfo>(schemas),
             Self::Upstreams => of::<Vec<upstreams::UpstreamInfo>>(schemas),

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fleet;
 use super::limits::{self, LimitSummary};
 use super::probes::{self, ProbeInfo};
 use super::services::{self, ServiceInfo};
@@ -84,6 +85,9 @@ pub struct StatusInfo {
     /// The services that tidegate depends on, such as certificate authorities, and how requests to them went.
     #[serde(default)]
     pub services: Vec<ServiceInfo>,
+    /// What is wrong with the store of the fleet, or with the name of this node in it.
+    #[serde(default)]
+    pub fleet_problems: Vec<String>,
     /// The latest probe of each route that has `probe`.
     #[serde(default)]
     pub probes: Vec<ProbeInfo>,
@@ -194,6 +198,7 @@ pub fn status(view: &View) -> StatusInfo {
         certificates: certificates(view),
         certificate_problems: certificate_problems(view),
         services: services::services(view),
+        fleet_problems: fleet::problems(view),
         probes: probes::probes(view),
         limits: limits::summaries(view),
         jobs: jobs.clone(),
