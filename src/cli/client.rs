@@ -158,6 +158,15 @@ impl AdminClient {
         Ok(generations.map(to).collect())
     }
 
+    /// The same client for another node, which has a limited time.
+    pub(super) fn at(&self, admin: AdminAddress, timeout: Duration) -> Self {
+        Self {
+            admin: Some(admin),
+            timeout: Some(timeout),
+            ..self.clone()
+        }
+    }
+
     /// Parses a response body.
     pub(super) fn read<T: DeserializeOwned>(&self, response: &[u8]) -> Result<T, ClientError> {
         serde_json::from_slice(response).map_err(|error| match error.classify() {

@@ -6,6 +6,7 @@ mod credentials;
 mod dashboard;
 mod drain;
 mod explain;
+mod fleet;
 mod live;
 mod reload;
 mod status;
@@ -232,18 +233,28 @@ fn each_generation(
     client: &AdminClient,
     ask: impl FnMut(&AdminClient) -> Result<String, ClientError>,
 ) -> Result<(), ClientError> {
+    out(&in_generations(client, ask)?);
+    Ok(())
+}
+
+/// The response of every generation, under a heading if there are several.
+fn in_generations(
+    client: &AdminClient,
+    ask: impl FnMut(&AdminClient) -> Result<String, ClientError>,
+) -> Result<String, ClientError> {
     let responses = of_each_generation(client, ask)?;
     let is_alone = responses.len() == 1;
+    let mut all = String::new();
     for (position, (client, response)) in responses.into_iter().enumerate() {
         let text = response.unwrap_or_else(|failure| in_lines(&failure));
         let generation = client.generation.unwrap_or_default();
-        out(&match position {
+        all += &match position {
             _ if is_alone => text,
             0 => format!("generation {generation}:\n{text}"),
             _ => format!("generation {generation} (draining):\n{text}"),
-        });
+        };
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Asks every generation and prints the response of the serving one, an object, with those of the older ones as
@@ -251,8 +262,20 @@ fn each_generation(
 /// there is only that one's response.
 fn each_generation_json(
     client: &AdminClient,
-    mut ask: impl FnMut(&AdminClient) -> Result<Bytes, ClientError>,
+    ask: impl FnMut(&AdminClient) -> Result<Bytes, ClientError>,
 ) -> Result<(), ClientError> {
+    let document = of_each_generation_json(client, ask)?;
+    if !document.is_empty() {
+        out(&format!("{:#}\n", Value::Object(document)));
+    }
+    Ok(())
+}
+
+/// That object; empty if no generation responds.
+fn of_each_generation_json(
+    client: &AdminClient,
+    mut ask: impl FnMut(&AdminClient) -> Result<Bytes, ClientError>,
+) -> Result<Map<String, Value>, ClientError> {
     let read = |client: &AdminClient| client.read::<Map<String, Value>>(&ask(client)?);
     let responses = of_each_generation(client, read)?.into_iter();
     let mut entries = responses.map(|(client, response)| {
@@ -262,7 +285,7 @@ fn each_generation_json(
         (client.generation, entry)
     });
     let Some((_, mut document)) = entries.next() else {
-        return Ok(());
+        return Ok(Map::new());
     };
     if client.generation.is_none() {
         let older = entries.map(|(generation, mut entry)| {
@@ -271,8 +294,7 @@ fn each_generation_json(
         });
         document.insert("older_generations".to_owned(), older.collect());
     }
-    out(&format!("{:#}\n", Value::Object(document)));
-    Ok(())
+    Ok(document)
 }
 
 /// An empty request body.

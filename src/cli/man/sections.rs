@@ -171,6 +171,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "tidegate drain --listener public",
                 "Accept no new connections on a listener.",
             ),
+            (
+                "tidegate drain 192.0.2.11:9000 --fleet",
+                "Send no new sessions to an endpoint from any node of the fleet.",
+            ),
         ],
     ),
     (

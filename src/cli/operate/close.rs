@@ -1,12 +1,17 @@
 //! `tidegate close`.
 
 use clap::Args;
+use serde_json::Value;
 use tidegate::admin::api::close as api;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::closing::JobInfo;
 use tidegate::displace::tunnel_filter::{FilterKind, HumanDuration, TunnelId};
 
-use super::{FilterArgs, each_generation, each_generation_json, in_words, show_json};
+use super::fleet::{FleetArg, each_node, each_node_json};
+use super::{
+    FilterArgs, each_generation, each_generation_json, in_generations, in_words,
+    of_each_generation_json, show_json,
+};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::{argument, out};
 
@@ -40,7 +45,7 @@ pub(in crate::cli) struct CloseArgs {
     #[arg(
         long,
         value_name = "JOB",
-        conflicts_with_all = ["id", "all", "yes", "rate", "code", "reason"],
+        conflicts_with_all = ["id", "all", "yes", "rate", "code", "reason", "fleet"],
         value_parser = argument::whole::<u64>
     )]
     stop: Option<u64>,
@@ -50,6 +55,8 @@ pub(in crate::cli) struct CloseArgs {
     /// Reason text in the Close frame that clients get [default: drain with 1012, otherwise killed]
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    #[command(flatten)]
+    fleet: FleetArg,
     #[command(flatten)]
     client: AdminClient,
     // Last, because its heading applies to everything that follows.
@@ -69,6 +76,7 @@ pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
         stop,
         code,
         reason,
+        fleet,
         client,
     } = verb;
     if let Some(job) = stop {
@@ -86,15 +94,16 @@ pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
     };
     // `--help` names the defaults of this version. The process that is asked may have others.
     let close = close.with_defaults();
-    if client.json {
-        return each_generation_json(&client, |client| {
-            client.ask(Operation::CloseTunnels, "", Some(&close))
-        });
+    let ask = |client: &AdminClient| client.ask(Operation::CloseTunnels, "", Some(&close));
+    let closed = |client: &AdminClient| Ok(summary(&close, &client.read(&ask(client)?)?, client));
+    match (fleet.fleet, client.json) {
+        (false, true) => each_generation_json(&client, ask),
+        (false, false) => each_generation(&client, closed),
+        (true, true) => each_node_json(&client, |node| {
+            Ok(Value::Object(of_each_generation_json(node, ask)?))
+        }),
+        (true, false) => each_node(&client, |node| in_generations(node, closed)),
     }
-    each_generation(&client, |client| {
-        let response = client.ask(Operation::CloseTunnels, "", Some(&close))?;
-        Ok(summary(&close, &client.read(&response)?, client))
-    })
 }
 
 fn summary(close: &api::CloseRequest, closed: &api::CloseResponse, client: &AdminClient) -> String {

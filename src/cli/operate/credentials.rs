@@ -7,6 +7,7 @@ use tidegate::admin::api::credentials::{
 use tidegate::admin::api::operation::Operation;
 use tidegate::displace::tunnel_filter::{HumanDuration, TunnelId};
 
+use super::fleet::{FleetArg, each_node, each_node_json};
 use super::{show_json, tunnels_in_words};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
@@ -23,6 +24,8 @@ pub(in crate::cli) struct RevokeArgs {
     /// How long credentials from before are refused, at most 31 days; as long as the longest is valid [default: 24h]
     #[arg(long = "for", value_name = "TIME")]
     keep: Option<HumanDuration>,
+    #[command(flatten)]
+    fleet: FleetArg,
     #[command(flatten)]
     client: AdminClient,
 }
@@ -45,17 +48,20 @@ pub(super) fn revoke(verb: RevokeArgs) -> Result<(), ClientError> {
         auth: verb.auth,
         keep: verb.keep,
     };
-    let response = verb.client.ask(Operation::Revoke, "", Some(&request))?;
-    if verb.client.json {
-        show_json(&response);
-        return Ok(());
+    let ask = |client: &AdminClient| client.ask(Operation::Revoke, "", Some(&request));
+    let revoked = |client: &AdminClient| {
+        let response: RevokeResponse = client.read(&ask(client)?)?;
+        let closed = tunnels_in_words(response.closed as u64);
+        let subject = harmless(&request.subject);
+        Ok(format!("revoked {subject}; closed {closed}\n"))
+    };
+    let client = &verb.client;
+    match (verb.fleet.fleet, client.json) {
+        (false, true) => show_json(&ask(client)?),
+        (false, false) => out(&revoked(client)?),
+        (true, true) => return each_node_json(client, |node| node.read(&ask(node)?)),
+        (true, false) => return each_node(client, revoked),
     }
-    let response: RevokeResponse = verb.client.read(&response)?;
-    out(&format!(
-        "revoked {}; closed {}\n",
-        harmless(&request.subject),
-        tunnels_in_words(response.closed as u64)
-    ));
     Ok(())
 }
 

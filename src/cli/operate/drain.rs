@@ -8,7 +8,8 @@ use tidegate::admin::api::listeners::{self, ListenerInfo};
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::upstreams::EndpointInfo;
 
-use super::{each_generation_json, show_json, tunnels_in_words};
+use super::fleet::{FleetArg, each_node, each_node_json};
+use super::{of_each_generation_json, show_json, tunnels_in_words};
 use crate::cli::argument::whole;
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
@@ -27,6 +28,8 @@ pub(in crate::cli) struct DrainArgs {
     /// Name of a listener, instead of an endpoint
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
+    #[command(flatten)]
+    fleet: FleetArg,
     #[command(flatten)]
     client: AdminClient,
 }
@@ -92,45 +95,86 @@ fn on_older(
     Ok(lines)
 }
 
-/// Changes an endpoint in all generations, and prints their responses as JSON.
-fn steer_json(
-    client: &AdminClient,
-    operation: Operation,
-    which: &EndpointRequest,
-) -> Result<(), ClientError> {
-    each_generation_json(client, |client| client.ask(operation, "", Some(which)))
-}
-
 pub(super) fn drain(verb: &DrainArgs) -> Result<(), ClientError> {
     match verb.meant() {
-        DrainTarget::Endpoint(which) => drain_endpoint(&verb.client, &which),
-        DrainTarget::Listener(which) => drain_listener(&verb.client, &which),
+        DrainTarget::Endpoint(which) => {
+            let how = (Operation::DrainEndpoint, drained_endpoint as Said);
+            steer_endpoint(verb, &which, how)
+        }
+        DrainTarget::Listener(which) => {
+            steer_listener(verb, &which, Operation::DrainListener, drained_listener)
+        }
     }
 }
 
-fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), ClientError> {
-    if client.json {
-        return steer_json(client, Operation::DrainEndpoint, which);
-    }
-    let older = on_older(client, Operation::DrainEndpoint, which)?;
-    let steered = steer(client, Operation::DrainEndpoint, which)?;
-    let Some(EndpointChangeResponse { upstream, endpoint }) = steered else {
-        return Ok(());
+/// What is printed about a changed endpoint, given what was done to older generations.
+type Said = fn(&EndpointChangeResponse, &str) -> String;
+
+/// Drains an endpoint or puts it back: here, or on every node.
+fn steer_endpoint(
+    verb: &DrainArgs,
+    which: &EndpointRequest,
+    (operation, said): (Operation, Said),
+) -> Result<(), ClientError> {
+    let client = &verb.client;
+    let document = |client: &AdminClient| {
+        of_each_generation_json(client, |client| client.ask(operation, "", Some(which)))
     };
-    let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
-    let tunnels = tunnels_in_words(endpoint.tunnels);
-    out(&format!(
-        "endpoint {} of upstream {upstream} is drained: it gets no new sessions and still has {tunnels}\n",
-        shown(&endpoint)
-    ));
-    out(&older);
-    if endpoint.tunnels > 0 {
-        out(&format!(
-            "to close them: tidegate close --upstream {upstream} --endpoint {} --rate 50 --yes\n",
-            quoted(&name)
-        ));
+    let change = |client: &AdminClient| {
+        let older = on_older(client, operation, which)?;
+        let changed = client.read(&client.ask(operation, "", Some(which))?)?;
+        Ok(said(&changed, &older))
+    };
+    match (verb.fleet.fleet, client.json) {
+        (false, true) => {
+            let document = serde_json::Value::Object(document(client)?);
+            out(&format!("{document:#}\n"));
+        }
+        (false, false) => out(&change(client)?),
+        (true, true) => {
+            return each_node_json(client, |node| {
+                Ok(serde_json::Value::Object(document(node)?))
+            });
+        }
+        (true, false) => return each_node(client, change),
     }
     Ok(())
+}
+
+/// Drains a listener or puts it back: here, or on every node. Older generations do not accept connections anyway.
+fn steer_listener(
+    verb: &DrainArgs,
+    which: &listeners::ListenerRequest,
+    operation: Operation,
+    said: fn(&ListenerInfo) -> String,
+) -> Result<(), ClientError> {
+    let client = &verb.client;
+    let ask = |client: &AdminClient| client.ask(operation, "", Some(which));
+    let change = |client: &AdminClient| Ok(said(&client.read(&ask(client)?)?));
+    match (verb.fleet.fleet, client.json) {
+        (false, true) => show_json(&ask(client)?),
+        (false, false) => out(&change(client)?),
+        (true, true) => return each_node_json(client, |node| node.read(&ask(node)?)),
+        (true, false) => return each_node(client, change),
+    }
+    Ok(())
+}
+
+fn drained_endpoint(changed: &EndpointChangeResponse, older: &str) -> String {
+    let EndpointChangeResponse { upstream, endpoint } = changed;
+    let (name, upstream) = (harmless(&endpoint.endpoint), harmless(upstream));
+    let tunnels = tunnels_in_words(endpoint.tunnels);
+    let mut text = format!(
+        "endpoint {} of upstream {upstream} is drained: it gets no new sessions and still has {tunnels}\n{older}",
+        shown(endpoint)
+    );
+    if endpoint.tunnels > 0 {
+        text += &format!(
+            "to close them: tidegate close --upstream {upstream} --endpoint {} --rate 50 --yes\n",
+            quoted(&name)
+        );
+    }
+    text
 }
 
 /// The address of an endpoint, and its name if it has one.
@@ -142,26 +186,18 @@ fn shown(endpoint: &EndpointInfo) -> String {
     }
 }
 
-/// Drains a listener. Older generations do not accept connections anyway.
-fn drain_listener(
-    client: &AdminClient,
-    which: &listeners::ListenerRequest,
-) -> Result<(), ClientError> {
-    let Some(ListenerInfo { name, tunnels, .. }) = steer(client, Operation::DrainListener, which)?
-    else {
-        return Ok(());
-    };
-    let (name, held) = (harmless(&name), tunnels_in_words(tunnels));
-    out(&format!(
-        "listener {name} is drained: it accepts no new connections and still has {held}\n"
-    ));
-    if tunnels > 0 {
-        out(&format!(
+fn drained_listener(listener: &ListenerInfo) -> String {
+    let ListenerInfo { name, tunnels, .. } = listener;
+    let (name, held) = (harmless(name), tunnels_in_words(*tunnels));
+    let mut text =
+        format!("listener {name} is drained: it accepts no new connections and still has {held}\n");
+    if *tunnels > 0 {
+        text += &format!(
             "to close them: tidegate close --listener {} --rate 50 --yes\n",
             quoted(&name)
-        ));
+        );
     }
-    Ok(())
+    text
 }
 
 /// `word`, quoted if a shell would not take it as one plain word.
@@ -175,43 +211,29 @@ fn quoted(word: &str) -> String {
 
 pub(super) fn undrain(verb: &DrainArgs) -> Result<(), ClientError> {
     match verb.meant() {
-        DrainTarget::Endpoint(which) => undrain_endpoint(&verb.client, &which),
-        DrainTarget::Listener(which) => undrain_listener(&verb.client, &which),
+        DrainTarget::Endpoint(which) => {
+            let how = (Operation::UndrainEndpoint, undrained_endpoint as Said);
+            steer_endpoint(verb, &which, how)
+        }
+        DrainTarget::Listener(which) => {
+            steer_listener(verb, &which, Operation::UndrainListener, undrained_listener)
+        }
     }
 }
 
-fn undrain_listener(
-    client: &AdminClient,
-    which: &listeners::ListenerRequest,
-) -> Result<(), ClientError> {
-    let steered = steer::<ListenerInfo>(client, Operation::UndrainListener, which)?;
-    if let Some(ListenerInfo {
-        name, addresses, ..
-    }) = steered
-    {
-        let (name, addresses) = (harmless(&name), harmless(&addresses.join(" and ")));
-        out(&format!(
-            "listener {name} accepts connections again on {addresses}\n"
-        ));
-    }
-    Ok(())
+fn undrained_listener(listener: &ListenerInfo) -> String {
+    let addresses = harmless(&listener.addresses.join(" and "));
+    let name = harmless(&listener.name);
+    format!("listener {name} accepts connections again on {addresses}\n")
 }
 
-fn undrain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), ClientError> {
-    if client.json {
-        return steer_json(client, Operation::UndrainEndpoint, which);
-    }
-    on_older(client, Operation::UndrainEndpoint, which)?;
-    let steered = steer(client, Operation::UndrainEndpoint, which)?;
-    if let Some(EndpointChangeResponse { upstream, endpoint }) = steered {
-        let (name, upstream) = (shown(&endpoint), harmless(&upstream));
-        let why = endpoint.why.map(|why| format!(", but {}", harmless(&why)));
-        let why = why.unwrap_or_default();
-        out(&format!(
-            "endpoint {name} of upstream {upstream} is back in rotation{why}\n"
-        ));
-    }
-    Ok(())
+fn undrained_endpoint(changed: &EndpointChangeResponse, _: &str) -> String {
+    let EndpointChangeResponse { upstream, endpoint } = changed;
+    let (name, upstream) = (shown(endpoint), harmless(upstream));
+    let why = endpoint.why.as_deref();
+    let why = why.map(|why| format!(", but {}", harmless(why)));
+    let why = why.unwrap_or_default();
+    format!("endpoint {name} of upstream {upstream} is back in rotation{why}\n")
 }
 
 pub(super) fn weight(verb: &WeightArgs) -> Result<(), ClientError> {

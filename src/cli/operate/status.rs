@@ -1,6 +1,7 @@
 //! `tidegate status`.
 
 mod limits;
+mod nodes;
 mod probes;
 mod refusals;
 
@@ -38,11 +39,17 @@ pub(in crate::cli) struct StatusArgs {
         value_parser = argument::interval
     )]
     watch: Option<Duration>,
+    /// Show all nodes of the fleet (`[fleet]` in the configuration), a line for each
+    #[arg(long, conflicts_with_all = ["watch", "generation"])]
+    fleet: bool,
     #[command(flatten)]
     client: AdminClient,
 }
 
 pub(super) fn status(verb: &StatusArgs) -> Result<(), ClientError> {
+    if verb.fleet {
+        return nodes::nodes(&verb.client);
+    }
     let mut client = verb.client.clone();
     client.timeout = verb.watch.map(watch::patience);
     let client = &client;
@@ -176,6 +183,7 @@ fn overview(status: &StatusInfo) -> String {
     }
     let problems = status.certificate_problems.iter();
     lines.extend(problems.map(|it| harmless(it)));
+    lines.extend(status.fleet_problems.iter().map(|it| harmless(it)));
     lines.extend(status.services.iter().filter_map(of_service));
     lines.extend(of_probes(&status.probes));
     lines.extend(of_limits(&status.limits));

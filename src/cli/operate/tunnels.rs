@@ -3,6 +3,7 @@
 mod keys;
 
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::tunnels::{
     ListTunnelsRequest, ListTunnelsResponse, TunnelInfo, TunnelSort,
@@ -11,7 +12,11 @@ use tidegate::displace::tunnel_filter::{
     FilterKind, HumanDuration, SessionKind, TunnelFilter, TunnelId,
 };
 
-use super::{FilterArgs, NOTHING, each_generation, each_generation_json};
+use super::fleet::{FleetArg, each_node, each_node_json};
+use super::{
+    FilterArgs, NOTHING, each_generation, each_generation_json, in_generations,
+    of_each_generation_json,
+};
 use crate::cli::argument::whole;
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::screen::Screen;
@@ -32,8 +37,10 @@ pub(in crate::cli) struct TunnelsArgs {
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s")]
     rates: Option<HumanDuration>,
     /// Show the keys of this shared limit that have the most tunnels, instead of the tunnels
-    #[arg(long, value_name = "LIMIT", conflicts_with_all = ["id", "sort", "limit", "rates", "FilterArgs"])]
+    #[arg(long, value_name = "LIMIT", conflicts_with_all = ["id", "sort", "limit", "rates", "fleet", "FilterArgs"])]
     by: Option<String>,
+    #[command(flatten)]
+    fleet: FleetArg,
     #[command(flatten)]
     client: AdminClient,
     // Last, because its heading applies to everything that follows.
@@ -58,6 +65,7 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
         limit,
         rates,
         by,
+        fleet,
         client,
     } = verb;
     if let Some(limit) = by {
@@ -80,15 +88,16 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
     let filter = which.filter(id);
     let kind = filter.kind.unwrap_or_default();
     let query = query(&filter, &layout);
-    if client.json {
-        return each_generation_json(&client, |client| {
-            client.ask(Operation::Tunnels, &query, NOTHING)
-        });
+    let ask = |client: &AdminClient| client.ask(Operation::Tunnels, &query, NOTHING);
+    let listed = |client: &AdminClient| Ok(shown(&client.read(&ask(client)?)?, (kind, sort)));
+    match (fleet.fleet, client.json) {
+        (false, true) => each_generation_json(&client, ask),
+        (false, false) => each_generation(&client, listed),
+        (true, true) => each_node_json(&client, |node| {
+            Ok(Value::Object(of_each_generation_json(node, ask)?))
+        }),
+        (true, false) => each_node(&client, |node| in_generations(node, listed)),
     }
-    each_generation(&client, |client| {
-        let response = client.ask(Operation::Tunnels, &query, NOTHING)?;
-        Ok(shown(&client.read(&response)?, (kind, sort)))
-    })
 }
 
 /// The query parameters of a listing.
