@@ -405,6 +405,8 @@ async fn the_description_has_every_operation_and_answers_are_as_described() {
             Operation::RenewCertificate | Operation::TryCertificate => continue,
             // `bound_tunnels` has a test of it.
             Operation::ExtendTunnel => continue,
+            // This node is not one of a fleet; `fleet` has tests of it.
+            Operation::Fleet => continue,
             // They are not for operators; `shared_limits` has tests of older generations.
             it if it.is_internal() => continue,
             Operation::Revoke => json!({ "subject": "me" }),

@@ -13,6 +13,7 @@ pub(crate) mod dashboard;
 pub(crate) mod talking_clients;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
+pub(crate) mod etcd;
 pub(crate) mod faulty;
 pub(crate) mod frames;
 pub(crate) mod guarded;

@@ -33,6 +33,7 @@ mod discovery;
 mod displacement;
 mod drains;
 mod endpoint_tls;
+mod fleet;
 mod floods;
 mod framing;
 mod handshake;
