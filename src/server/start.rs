@@ -104,7 +104,7 @@ fn span_exporter(shared: &Shared) -> SpanExporter {
     )
 }
 
-/// This node in its fleet, of which it is no member yet. Another node with its name is in the way, unless this process
+/// This node in its fleet, where it is not listed yet. Another node with its name is in the way, unless this process
 /// takes over from one that has the name.
 async fn membership(
     shared: &Shared,

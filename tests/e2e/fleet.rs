@@ -12,7 +12,7 @@ use crate::harness::etcd::Etcd;
 use crate::harness::operator::{Operator, Printed, write_token};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::scrape::Scrape;
-use crate::harness::{free_address, quiet_for, until, within};
+use crate::harness::{found, free_address, quiet_for, until};
 
 /// A node of a fleet.
 struct Node {
@@ -52,14 +52,9 @@ impl Node {
 
     /// What it knows of the fleet, once that is as wanted.
     async fn knows(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        within(what, async {
-            loop {
-                let fleet = self.operator.get("/v1/fleet").await;
-                if wanted(&fleet) {
-                    return fleet;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
+        found(what, 20, async || {
+            let fleet = self.operator.get("/v1/fleet").await;
+            wanted(&fleet).then_some(fleet)
         })
         .await
     }
@@ -77,7 +72,7 @@ async fn refused(config: &str) -> String {
     let folder = TempDir::new().unwrap();
     write_token(folder.path());
     let mut proxy = Proxy::spawn(Arc::new(folder), config, |_| {});
-    assert_eq!(proxy.exit().await, 1, "{}", proxy.log().text());
+    assert_eq!(proxy.exit().await, 3, "{}", proxy.log().text());
     assert!(proxy.log().events("ready").is_empty());
     proxy.log().text()
 }
@@ -263,12 +258,10 @@ async fn a_name_in_use_is_refused() {
         &record("edge-9", "https://10.0.0.9:9900"),
         lease,
     );
-    let renewing = async {
-        loop {
-            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-            etcd.renew(lease);
-        }
-    };
+    let renewing = found("nothing", 2000, async || {
+        etcd.renew(lease);
+        None::<()>
+    });
     let config = config(&etcd, "edge-9", free_address(), &echo);
     let said = tokio::select! {
         said = refused(&config) => said,

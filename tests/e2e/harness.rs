@@ -71,6 +71,23 @@ pub(crate) async fn quiet_for(milliseconds: u64, future: impl Future<Output: std
     }
 }
 
+/// Looks again and again, at this pace, until something is found.
+pub(crate) async fn found<T>(
+    what: &str,
+    milliseconds: u64,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    within(what, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        }
+    })
+    .await
+}
+
 /// Waits until `condition` holds.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     within(what, async {
