@@ -10,6 +10,8 @@ mod credential;
 mod endpoint_cookie;
 #[path = "checks/endpoint_map.rs"]
 mod endpoint_map;
+#[path = "checks/endpoint_slices.rs"]
+mod endpoint_slices;
 #[path = "checks/endpoints_file.rs"]
 mod endpoints_file;
 #[path = "checks/etcd_message.rs"]
@@ -38,12 +40,13 @@ mod tls_records;
 pub(crate) type Check = fn(&[u8]);
 
 /// Every check, with the name of its file.
-pub(crate) const ALL: [(&str, Check); 17] = [
+pub(crate) const ALL: [(&str, Check); 18] = [
     ("answer", answer::check),
     ("config", config::check),
     ("credential", credential::check),
     ("endpoint_cookie", endpoint_cookie::check),
     ("endpoint_map", endpoint_map::check),
+    ("endpoint_slices", endpoint_slices::check),
     ("endpoints_file", endpoints_file::check),
     ("etcd_message", etcd_message::check),
     ("forwarded", forwarded::check),

@@ -234,6 +234,42 @@ pub(crate) const CASES: &[Case] = &[
         )
         .into()
     }),
+    case("endpoint_slices", "endpoints", |n| {
+        let endpoints = numbered(r#"{"addresses":["10.0.0.1"],"weight":"#, "},", n);
+        slices(r#""name":"ws","port":9000"#, &endpoints)
+    }),
+    case("endpoint_slices", "addresses", |n| {
+        slices(r#""name":"ws","port":9000"#, &addressed(n))
+    }),
+    case("endpoint_slices", "ports", |n| {
+        let ports = path(
+            r#""port":1},"#,
+            r#"{"name":"ws","port":1},"#,
+            r#"{"port":2"#,
+            n,
+        );
+        slices(&ports, r#"{"addresses":["10.0.0.1"]},"#)
+    }),
+    case("endpoint_slices", "other-ports", |n| {
+        let ports = numbered(r#""port":1},{"name":"a"#, r#"","#, n) + r#""port":2"#;
+        slices(&ports, r#"{"addresses":["10.0.0.1"]},"#)
+    }),
+    case("endpoint_slices", "slices", |n| {
+        let unit = r#"{"metadata":{},"addressType":"IPv4"},"#;
+        path(
+            r#"{"metadata":{},"items":["#,
+            unit,
+            r#"{"metadata":{}}]}"#,
+            n,
+        )
+        .into()
+    }),
+    case("endpoint_slices", "events", |n| {
+        let object = r#"","resourceVersion":"1"},"addressType":"IPv4"}}"#;
+        let begin = "\n{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"";
+        numbered(begin, object, n).into()
+    }),
+    case("endpoint_slices", "brackets", |n| fill("[", n).into()),
     case("endpoints_file", "lines", |n| {
         numbered("10.0.0.1:2", "\n", n).into()
     }),
@@ -391,6 +427,28 @@ fn addresses(n: usize) -> String {
 }
 
 /// More lines with more bytes; [`LINES`] at 4 KiB.
+/// A list of one EndpointSlice with these members of its first port, and these endpoints.
+fn slices(port: &str, endpoints: &str) -> Vec<u8> {
+    format!(
+        r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{{"metadata":{{"name":"a"}},"addressType":"IPv4",
+"ports":[{{{port}}}],"endpoints":[{endpoints}{{}}]}}]}}"#
+    )
+    .replace('\n', "")
+    .into()
+}
+
+/// Endpoints of a slice, each with an address of its own, in about this many bytes.
+fn addressed(n: usize) -> String {
+    let mut text = String::new();
+    let mut number = 0_u32;
+    while text.len() < n {
+        let address = std::net::Ipv4Addr::from_bits(0x0a00_0001 + number);
+        text.push_str(&format!("{{\"addresses\":[\"{address}\"]}},"));
+        number += 1;
+    }
+    text
+}
+
 fn line_count(n: usize) -> usize {
     (n * LINES / (4 << 10)).clamp(1, LINES)
 }

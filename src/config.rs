@@ -25,6 +25,7 @@ mod lint;
 
 pub(crate) use self::check::overlap;
 pub use self::diagnostic::Report;
+pub(crate) use self::files::roots as ca_certificates;
 pub use self::raw::{compared, effective};
 pub(crate) use self::unreadable::{Unreadable, user as user_name, writable_folder};
 

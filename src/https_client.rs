@@ -156,6 +156,7 @@ pub struct HttpsClient {
     timeout: Duration,
     max_body_bytes: usize,
     is_plain_allowed: bool,
+    is_reporting: bool,
 }
 
 impl HttpsClient {
@@ -204,6 +205,7 @@ impl HttpsClient {
             timeout: REQUEST_TIMEOUT,
             max_body_bytes: MAX_BODY_BYTES,
             is_plain_allowed: true,
+            is_reporting: true,
         }
     }
 
@@ -225,6 +227,13 @@ impl HttpsClient {
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
+        self
+    }
+
+    /// Does not log failures: the caller does, because it knows what follows from them.
+    #[must_use]
+    pub fn without_reports(mut self) -> Self {
+        self.is_reporting = false;
         self
     }
 
@@ -265,7 +274,8 @@ impl HttpsClient {
         let status = result.as_ref().map(|(parts, _)| parts.status);
         self.count(&origin, status, started);
         let (parts, body) = result?;
-        let lines = LineStream::new(body, max_line_bytes, Arc::clone(&self.counters));
+        let counters = (Arc::clone(&self.counters), self.is_reporting);
+        let lines = LineStream::new(body, max_line_bytes, counters);
         Ok((parts, lines))
     }
 
@@ -298,7 +308,7 @@ impl HttpsClient {
             Err(error) => Some(with_causes(error)),
         };
         self.counters.count(failure.as_deref(), started.elapsed());
-        if let Some(failure) = failure {
+        if let Some(failure) = failure.filter(|_| self.is_reporting) {
             self.counters.report(&failure);
         }
     }

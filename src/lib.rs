@@ -14,6 +14,7 @@ pub mod net;
 pub mod route;
 pub mod upstream;
 pub mod https_client;
+pub mod kubernetes;
 pub mod store;
 pub mod fleet;
 pub mod traces;

@@ -135,6 +135,7 @@ pub(super) struct UpstreamPlaces {
     pub(super) cookie_domain: Option<Span>,
     pub(super) http_check: Option<Span>,
     pub(super) on_down: Option<Span>,
+    pub(super) kubernetes: Option<Span>,
 }
 
 /// Builds the model. A relative file name starts at the folder of the text that it stands in.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::input_file::Contents;
-use super::model::{Address, EndpointConfig};
+use super::model::{Address, EndpointConfig, EndpointPhase};
 use super::value;
 
 /// The maximum size of a file, in bytes.
@@ -234,6 +234,7 @@ impl EndpointEntry {
             max_tunnels,
             drain: self.drain,
             backup: self.backup,
+            phase: EndpointPhase::Ready,
         })
     }
 }

@@ -138,7 +138,7 @@ fn secret(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 /// All CA certificates in a file: at least one, each usable as a trust anchor.
-pub(super) fn roots(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn roots(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let authorities = chain(path, bytes)?;
     let mut store = RootCertStore::empty();
     for authority in &authorities {

@@ -66,6 +66,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
         lint_check(config, upstream, place, diagnostics);
         lint_slow_check(upstream, place, diagnostics);
         lint_unchecked(upstream, place, diagnostics);
+        lint_grace_period(upstream, place, diagnostics);
     }
     acme::lint(config, places, diagnostics);
     listeners::lint(config, places, diagnostics);
@@ -353,6 +354,20 @@ fn lint_path(route: &RouteConfig, place: &RoutePlaces, diagnostics: &mut Vec<Dia
         "write `path_prefix = \"{prefix}\"` instead, which matches everything below `{prefix}`"
     );
     diagnostics.push(Diagnostic::warning(Code::PathPattern, span.clone(), message).hint(hint));
+}
+
+/// At the end of its grace period a pod is killed, with all tunnels that it still has.
+fn lint_grace_period(
+    upstream: &UpstreamConfig,
+    place: &UpstreamPlaces,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let keeps = upstream.on_drain == DisplacementPolicy::Keep;
+    if let Some(span) = place.kubernetes.clone().filter(|_| keeps) {
+        let message = "when a pod is terminated, its tunnels stay until it is killed, and then end together without a Close frame";
+        let hint = "add e.g. `on_drain = { action = \"drain\", over = \"4m\" }`, shorter than `terminationGracePeriodSeconds` of the pods";
+        diagnostics.push(Diagnostic::warning(Code::GracePeriod, span, message).hint(hint));
+    }
 }
 
 /// A single endpoint has no other one to be preferred to it, and endpoints that are discovered are usually

@@ -184,6 +184,15 @@ pub(super) fn domain(text: &str) -> Result<(), String> {
     }
 }
 
+/// Whether objects in Kubernetes may have this name: a label of a DNS name, in lower case (RFC 1123).
+pub(super) fn is_kubernetes_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(allowed)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
 /// A path as it is matched: from the first slash, no query, no dot segments.
 pub(super) fn path(text: &str) -> Result<Box<str>, String> {
     if !text.starts_with('/') {

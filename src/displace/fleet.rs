@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::live_tunnels::LiveTunnels;
-use crate::config::model::{self, Config, Discovery, DisplacementPolicy, UpstreamConfig};
+use crate::config::model::{self, Config, DisplacementPolicy, EndpointPhase, UpstreamConfig};
 use crate::snapshot::{self, Snapshot};
 use crate::tunnel::ended::Ended;
 use crate::upstream::endpoint::EndpointState;
@@ -31,7 +31,7 @@ pub struct Fleet {
 pub struct FleetUpstream {
     /// Its name.
     pub name: Arc<str>,
-    /// Its endpoints; `None` if they have to be looked up first.
+    /// Its endpoints; `None` if they have to be looked up first, so that none of them counts as removed.
     pub endpoints: Option<Vec<FleetEndpoint>>,
     on_down: DisplacementPolicy,
     on_removed: DisplacementPolicy,
@@ -43,7 +43,7 @@ pub struct FleetUpstream {
 pub struct FleetEndpoint {
     /// Its address.
     pub label: Arc<str>,
-    /// Whether the configuration drains it.
+    /// Whether the configuration or discovery drains it.
     pub is_drained: bool,
     /// Its limit of sessions at once.
     pub max_tunnels: Option<usize>,
@@ -69,8 +69,9 @@ impl Fleet {
         Self {
             upstreams: upstreams
                 .map(|upstream| {
-                    let endpoints = members(upstream, &upstream.settings, now);
-                    FleetUpstream::new(&upstream.settings, Some(endpoints))
+                    let endpoints = (!upstream.awaits_discovery())
+                        .then(|| members(upstream, &upstream.settings, now));
+                    FleetUpstream::new(&upstream.settings, endpoints)
                 })
                 .collect(),
             on_removed: snapshot.on_removed().clone(),
@@ -171,7 +172,7 @@ impl FleetUpstream {
 fn members(upstream: &Upstream, settings: &UpstreamConfig, now: Instant) -> Vec<FleetEndpoint> {
     let endpoint = |member: Member| FleetEndpoint {
         label: Arc::clone(&member.state.label),
-        is_drained: member.is_drained,
+        is_drained: member.is_drained || member.phase == EndpointPhase::Terminating,
         max_tunnels: member.max_in_flight,
         is_drained_by_operator: member.state.is_drained(),
         is_down: is_down(&member.state, settings, now),
@@ -193,11 +194,7 @@ fn planned(
     running: &Snapshot,
     now: Instant,
 ) -> Option<Vec<FleetEndpoint>> {
-    let is_looked_up = matches!(
-        settings.discovery,
-        Discovery::Dns { .. } | Discovery::Srv { .. }
-    );
-    if is_looked_up {
+    if settings.discovery.is_asked() {
         let before = running.upstream(&settings.name)?;
         let is_same = before.settings.discovery == settings.discovery;
         return is_same.then(|| members(before, settings, now));
@@ -207,7 +204,7 @@ fn planned(
         let state = registry.find(&settings.name, &endpoint.address);
         FleetEndpoint {
             label: endpoint.address.to_string().into(),
-            is_drained: endpoint.drain,
+            is_drained: endpoint.drain || endpoint.phase == EndpointPhase::Terminating,
             max_tunnels: endpoint.max_tunnels,
             is_drained_by_operator: registry.is_drained(&settings.name, &endpoint.address),
             is_down: state.is_some_and(|state| is_down(&state, settings, now)),

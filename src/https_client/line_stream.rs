@@ -18,6 +18,7 @@ pub struct LineStream {
     lines: LineBuffer,
     is_ended: bool,
     counters: Arc<ClientCounters>,
+    is_reporting: bool,
 }
 
 impl fmt::Debug for LineStream {
@@ -34,13 +35,14 @@ impl LineStream {
     pub(super) fn new(
         body: ServiceBody,
         max_line_bytes: usize,
-        counters: Arc<ClientCounters>,
+        (counters, is_reporting): (Arc<ClientCounters>, bool),
     ) -> Self {
         Self {
             body,
             lines: LineBuffer::new(max_line_bytes),
             is_ended: false,
             counters,
+            is_reporting,
         }
     }
 
@@ -55,7 +57,9 @@ impl LineStream {
         if let Err(error) = &result {
             let failure = with_causes(error);
             self.counters.count_interruption(&failure);
-            self.counters.report(&failure);
+            if self.is_reporting {
+                self.counters.report(&failure);
+            }
         }
         result
     }

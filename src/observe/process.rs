@@ -29,6 +29,8 @@ pub struct ProcessStatus {
     pub certificates: ArcSwap<Vec<CertificateState>>,
     /// Whether a listener has no certificate yet.
     lacks_certificate: AtomicBool,
+    /// Whether the endpoints of an upstream are not known yet.
+    lacks_endpoints: AtomicBool,
 }
 
 /// Whether the process accepts new clients.
@@ -42,6 +44,8 @@ pub enum Readiness {
     Drained,
     /// A listener has no certificate yet.
     NoCertificate,
+    /// The endpoints of an upstream are not known yet.
+    NoEndpoints,
 }
 
 impl Readiness {
@@ -49,7 +53,9 @@ impl Readiness {
     pub fn status(self) -> StatusCode {
         match self {
             Self::Ready => StatusCode::OK,
-            Self::Draining | Self::Drained | Self::NoCertificate => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Draining | Self::Drained | Self::NoCertificate | Self::NoEndpoints => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -60,6 +66,7 @@ impl Readiness {
             Self::Draining => "draining\n",
             Self::Drained => "every listener is drained\n",
             Self::NoCertificate => "no certificate yet\n",
+            Self::NoEndpoints => "the endpoints of an upstream are not known yet\n",
         }
     }
 }
@@ -77,6 +84,7 @@ impl Default for ProcessStatus {
             all_drained: AtomicBool::new(false),
             certificates: ArcSwap::default(),
             lacks_certificate: AtomicBool::new(false),
+            lacks_endpoints: AtomicBool::new(false),
         };
         process
             .applied
@@ -116,6 +124,11 @@ impl ProcessStatus {
         self.lacks_certificate.store(lacks, Ordering::Relaxed);
     }
 
+    /// Notes whether the endpoints of an upstream are not known yet.
+    pub fn set_lacks_endpoints(&self, lacks: bool) {
+        self.lacks_endpoints.store(lacks, Ordering::Relaxed);
+    }
+
     /// Whether the process accepts new clients, for load balancers.
     pub fn readiness(&self) -> Readiness {
         if self.is_draining() {
@@ -124,6 +137,8 @@ impl ProcessStatus {
             Readiness::Drained
         } else if self.lacks_certificate.load(Ordering::Relaxed) {
             Readiness::NoCertificate
+        } else if self.lacks_endpoints.load(Ordering::Relaxed) {
+            Readiness::NoEndpoints
         } else {
             Readiness::Ready
         }

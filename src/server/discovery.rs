@@ -1,12 +1,14 @@
-//! Endpoints that change while a configuration is in effect: from DNS, or from endpoint files.
+//! Endpoints that change while a configuration is in effect: from DNS, from Kubernetes, or from endpoint files.
 //!
 //! A lookup belongs to an upstream and a query. As long as neither changes, it continues across reloads,
 //! with its last answer and its schedule. A failed lookup removes nothing: the last known endpoints stay
 //! in use.
 
+mod kubernetes;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -20,6 +22,7 @@ use crate::snapshot::Snapshot;
 use crate::upstream::discovery::answer::{next_after, retry_after};
 use crate::upstream::discovery::{Discovered, Lookup, LookupError};
 use crate::upstream::group::Upstream;
+use crate::upstream::registry::UpstreamState;
 
 /// How long a start or a reload waits for the first answers, so that the first clients are not refused.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,6 +47,7 @@ struct RunningLookup {
 struct LookupTarget {
     upstream: Arc<str>,
     discovery: Discovery,
+    state: Arc<UpstreamState>,
     found: Mutex<Option<Vec<EndpointConfig>>>,
 }
 
@@ -66,11 +70,9 @@ impl Lookups {
     /// Starts the new lookups of `upstreams`, and waits up to [`FIRST_ANSWER_TIMEOUT`] for their answers.
     pub(super) async fn begin(&mut self, upstreams: &[model::UpstreamConfig]) {
         let mut answers = Vec::new();
+        let registry = Arc::clone(self.shared.snapshot.load().registry());
         for upstream in upstreams {
-            let asked = matches!(
-                upstream.discovery,
-                Discovery::Dns { .. } | Discovery::Srv { .. }
-            );
+            let asked = upstream.discovery.is_asked();
             let is_running = |running: &RunningLookup| {
                 running.target.is_for(&upstream.name, &upstream.discovery)
             };
@@ -80,15 +82,21 @@ impl Lookups {
             let target = Arc::new(LookupTarget {
                 upstream: Arc::clone(&upstream.name),
                 discovery: upstream.discovery.clone(),
+                state: registry.upstream(&upstream.name),
                 found: Mutex::default(),
             });
             let (sender, answered) = watch::channel(false);
-            let task = repeat(Arc::clone(&target), Arc::clone(&self.shared), sender);
             answers.push(answered);
-            self.running.push(RunningLookup {
-                target,
-                task: self.control.spawn(task),
-            });
+            let (target_of_task, shared) = (Arc::clone(&target), Arc::clone(&self.shared));
+            let task = match &upstream.discovery {
+                Discovery::Kubernetes(service) => {
+                    let service = service.clone();
+                    let following = kubernetes::follow(target_of_task, shared, service, sender);
+                    self.control.spawn(following)
+                }
+                _ => self.control.spawn(repeat(target_of_task, shared, sender)),
+            };
+            self.running.push(RunningLookup { target, task });
         }
         let all_answered = async {
             for mut answered in answers {
@@ -98,6 +106,7 @@ impl Lookups {
         };
         // Slower lookups continue, and log their result later.
         let _ = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, all_answered).await;
+        publish_readiness(&self.shared);
     }
 
     /// Gives a new snapshot the endpoints that lookups have found.
@@ -122,6 +131,7 @@ impl Lookups {
         let snapshot = self.shared.snapshot.load();
         self.running
             .retain(|running| running.target.upstream_in(&snapshot).is_some());
+        publish_readiness(&self.shared);
     }
 }
 
@@ -137,6 +147,11 @@ impl LookupTarget {
 
     fn found(&self) -> std::sync::MutexGuard<'_, Option<Vec<EndpointConfig>>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many endpoints stay in use when a lookup fails.
+    fn known_endpoints(&self) -> usize {
+        self.found().as_ref().map_or(0, Vec::len)
     }
 
     /// Applies a result; returns whether it differs from the last one.
@@ -168,6 +183,7 @@ async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch:
                     tracing::info!(%upstream, "endpoint discovery works again");
                 }
                 failures = 0;
+                target.state.discovery.succeeded(SystemTime::now());
                 let count = endpoints.len();
                 if target.take(&shared, endpoints) {
                     tracing::info!(%upstream, endpoints = count, "endpoints discovered");
@@ -176,8 +192,9 @@ async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch:
             }
             Err(error) => {
                 failures += 1;
+                target.state.discovery.failed(&error.to_string());
                 if wrong.as_ref() != Some(&error) {
-                    let kept = target.found().as_ref().map_or(0, Vec::len);
+                    let kept = target.known_endpoints();
                     tracing::warn!(%upstream, %error, kept, "endpoint discovery failed; the last known endpoints stay in use");
                 }
                 wrong = Some(error);
@@ -187,6 +204,17 @@ async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch:
         answered.send_replace(true);
         tokio::time::sleep(wait).await;
     }
+}
+
+/// Whether this process is ready: not before it knows which endpoints a Service has, or had before.
+fn publish_readiness(shared: &Shared) {
+    let snapshot = shared.snapshot.load();
+    let mut upstreams = snapshot.upstreams().iter();
+    let lacks = upstreams.any(|upstream| {
+        matches!(upstream.settings.discovery, Discovery::Kubernetes(_))
+            && upstream.awaits_discovery()
+    });
+    shared.process.set_lacks_endpoints(lacks);
 }
 
 /// The endpoint files that a snapshot uses.

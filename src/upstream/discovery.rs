@@ -4,6 +4,7 @@
 //! when to look up, and applies the result.
 
 pub mod answer;
+pub mod record;
 mod runtime;
 
 use std::collections::BTreeMap;
@@ -99,7 +100,9 @@ impl Lookup {
                 Ok(Discovered { endpoints, ttl })
             }
             Discovery::Srv { name, server } => self.services(&name, server).await,
-            Discovery::Listed | Discovery::File(_) => Err(LookupError::Nothing),
+            Discovery::Listed | Discovery::File(_) | Discovery::Kubernetes(_) => {
+                Err(LookupError::Nothing)
+            }
         }
     }
 

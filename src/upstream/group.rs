@@ -10,13 +10,15 @@ use std::time::Instant;
 
 pub use self::pick::{Affinity, Availability, NameTag, PickError};
 use self::pick::{Endpoint, Group, TaggedName};
+use super::discovery::record::DiscoveryRecord;
 use super::endpoint::{EndpointState, Lease, locked};
 use super::health::{EndpointHealth, HealthStatus};
 use super::queue::QueueError;
 use super::registry::{Registry, UpstreamState, UpstreamTls};
 use super::time::{micros, second};
 use crate::config::model::{
-    self, Balance, ConnectConfig, Picking, QueueConfig, RequestKey, Retry, Sticky, UpstreamTimeouts,
+    self, Balance, ConnectConfig, EndpointPhase, Picking, QueueConfig, RequestKey, Retry, Sticky,
+    UpstreamTimeouts,
 };
 use crate::net::tls::TlsError;
 use crate::protocol::retry_after::ClientWait;
@@ -60,6 +62,8 @@ pub struct Member {
     pub max_in_flight: Option<usize>,
     /// Whether the configuration drains it.
     pub is_drained: bool,
+    /// Whether discovery offers it to new sessions.
+    pub phase: EndpointPhase,
     /// Whether it serves only while no other endpoint can.
     pub is_backup: bool,
 }
@@ -85,12 +89,12 @@ impl Member {
 
     /// Whether it may get sessions at all.
     fn is_offered(&self) -> bool {
-        self.is_undrained() && self.weight > 0
+        self.is_undrained() && self.phase == EndpointPhase::Ready && self.weight > 0
     }
 
-    /// Whether neither the configuration nor an operator drains it.
+    /// Whether neither the configuration nor an operator drains it, and discovery does not report that it will end.
     pub fn is_undrained(&self) -> bool {
-        !self.is_drained && !self.state.is_drained()
+        !self.is_drained && !self.state.is_drained() && self.phase != EndpointPhase::Terminating
     }
 }
 
@@ -176,6 +180,7 @@ impl Upstream {
                     max_in_flight: endpoint.max_tunnels.unwrap_or(usize::MAX),
                     is_drained: endpoint.drain,
                     is_backup: endpoint.backup,
+                    phase: endpoint.phase,
                     name: endpoint.name.as_deref().map(TaggedName::new),
                     tag: sticky.map(|sticky| sticky.signer.tag(&state.label)),
                     state,
@@ -188,6 +193,17 @@ impl Upstream {
         drop(before);
         self.registry.agenda().endpoints_changed();
         self.limit_ejected(Instant::now());
+    }
+
+    /// Whether the endpoints have to be asked for first, and no answer has come yet.
+    pub fn awaits_discovery(&self) -> bool {
+        let discovery = &self.settings.discovery;
+        discovery.is_asked() && !self.state.has_discovered(discovery)
+    }
+
+    /// How the search for its endpoints goes.
+    pub fn discovery_record(&self) -> &DiscoveryRecord {
+        &self.state.discovery
     }
 
     /// The state of each endpoint.
@@ -206,6 +222,7 @@ impl Upstream {
             weight: endpoint.weight(),
             max_in_flight: (endpoint.max_in_flight != usize::MAX).then_some(endpoint.max_in_flight),
             is_drained: endpoint.is_drained,
+            phase: endpoint.phase,
             is_backup: endpoint.is_backup,
         });
         members.collect()
@@ -236,7 +253,7 @@ impl Upstream {
         let serving = group
             .endpoints
             .iter()
-            .filter(|endpoint| endpoint.is_undrained() && endpoint.weight() > 0);
+            .filter(|endpoint| endpoint.serves_anyone() && endpoint.weight() > 0);
         serving
             .map(|endpoint| Arc::clone(&endpoint.state))
             .collect()

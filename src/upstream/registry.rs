@@ -11,6 +11,7 @@ use std::time::Instant;
 use rustls::client::ClientConfig;
 
 use super::agenda::HealthAgenda;
+use super::discovery::record::DiscoveryRecord;
 use super::endpoint::{EndpointKey, EndpointState, locked};
 use super::handover::{UnclaimedHandover, UpstreamHandover, UpstreamsHandover};
 use super::queue::Queue;
@@ -48,6 +49,8 @@ pub struct UpstreamState {
     pub name: Arc<str>,
     /// Requests that wait for an endpoint.
     pub queue: Arc<Queue>,
+    /// How the search for endpoints goes.
+    pub discovery: DiscoveryRecord,
     /// How many requests may be sent a second time.
     pub(super) retries: Mutex<RetryBudget>,
     tls: Mutex<Option<Arc<UpstreamTls>>>,
@@ -61,6 +64,7 @@ impl UpstreamState {
         Self {
             name: Arc::clone(name),
             queue: Arc::default(),
+            discovery: DiscoveryRecord::default(),
             retries: Mutex::default(),
             tls: Mutex::default(),
             secret: OnceLock::new(),
@@ -124,6 +128,12 @@ impl UpstreamState {
         let discovered = locked(&self.discovered);
         let (by, endpoints) = discovered.as_ref()?;
         (by == discovery).then(|| endpoints.clone())
+    }
+
+    /// Whether `discovery` has found endpoints, or has found that there are none.
+    pub fn has_discovered(&self, discovery: &Discovery) -> bool {
+        let discovered = locked(&self.discovered);
+        discovered.as_ref().is_some_and(|(by, _)| by == discovery)
     }
 
     pub(super) fn remember_discovered(
@@ -240,7 +250,7 @@ impl Registry {
     }
 
     /// The state of the upstream, from a predecessor if it has left one.
-    pub(super) fn upstream(&self, name: &Arc<str>) -> Arc<UpstreamState> {
+    pub fn upstream(&self, name: &Arc<str>) -> Arc<UpstreamState> {
         let mut upstreams = locked(&self.upstreams);
         if let Some(state) = upstreams.get(name).and_then(Weak::upgrade) {
             return state;

@@ -21,6 +21,7 @@ pub(crate) mod h2_client;
 pub(crate) mod h2_frames;
 pub(crate) mod h2_stream;
 pub(crate) mod issuer;
+pub(crate) mod kube_api;
 pub(crate) mod network;
 pub(crate) mod operator;
 pub(crate) mod proxy;

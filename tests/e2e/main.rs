@@ -52,6 +52,7 @@ mod http2_rules;
 mod includes;
 mod init;
 mod issued;
+mod kubernetes;
 mod limits;
 mod listeners;
 mod liveness;

@@ -28,7 +28,9 @@ const NAMELESS: [&str; 6] = ["util", "utils", "helper", "helpers", "common", "mi
 const LEFTOVERS: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 /// Code that only decides: no waiting, no clock, no sockets.
-const PURE: [&str; 11] = [
+const PURE: [&str; 13] = [
+    "src/kubernetes/objects.rs",
+    "src/kubernetes/slices.rs",
     "src/protocol/",
     "src/route.rs",
     "src/upstream/balance.rs",

@@ -1,12 +1,12 @@
 //! Upstreams and their endpoints: which are in rotation, and why any is not.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::view::View;
-use crate::config::model::{Balance, Discovery};
+use crate::config::model::{Balance, Discovery, EndpointPhase};
 use crate::displace::live_tunnels::{EndCounts, LiveTunnels};
 use crate::displace::rebalance::excess::Excess;
 use crate::upstream::group::{Member, Upstream};
@@ -19,8 +19,14 @@ pub struct UpstreamInfo {
     pub name: String,
     /// The balancing policy.
     pub balance: String,
-    /// Where its endpoints come from: `listed`, `dns`, `srv` or `file`.
+    /// Where its endpoints come from: `listed`, `dns`, `srv`, `kubernetes` or `file`.
     pub discovery: String,
+    /// Why the latest attempt to find its endpoints failed. The last known ones stay in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery_error: Option<String>,
+    /// Seconds since the source of its endpoints has last responded; absent if it never has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovered_seconds: Option<u64>,
     /// Sessions in the queue, which wait for an endpoint below its limit.
     pub waiting: usize,
     /// Live tunnels, including those to removed endpoints.
@@ -116,6 +122,11 @@ pub enum EndpointStatus {
     /// Out of rotation: the configuration drains it.
     #[serde(rename = "drained-by-config")]
     DrainedByConfig,
+    /// Out of rotation: discovery reports that it will end soon. Sticky clients may return.
+    Terminating,
+    /// Out of rotation: discovery reports that it does not serve.
+    #[serde(rename = "not-ready")]
+    NotReady,
     /// It has reached `max_tunnels`, and gets a new session when one ends.
     Full,
 }
@@ -130,8 +141,18 @@ impl EndpointStatus {
             Self::Unreachable => "unreachable",
             Self::Drained => "drained",
             Self::DrainedByConfig => "drained-by-config",
+            Self::Terminating => "terminating",
+            Self::NotReady => "not-ready",
             Self::Full => "full",
         }
+    }
+
+    /// Whether an operator, the configuration or discovery drains it. Then it is out of rotation on purpose.
+    pub fn is_drained(self) -> bool {
+        matches!(
+            self,
+            Self::Drained | Self::DrainedByConfig | Self::Terminating
+        )
     }
 }
 
@@ -153,6 +174,7 @@ pub fn upstreams(view: &View, live: &LiveTunnels) -> Vec<UpstreamInfo> {
 pub fn upstream(upstream: &Upstream, live: &LiveTunnels) -> UpstreamInfo {
     let now = Instant::now();
     let endpoint = |member: &Member| EndpointInfo::of(upstream, member, live, now);
+    let record = upstream.discovery_record();
     UpstreamInfo {
         name: upstream.name.to_string(),
         balance: balance(&upstream.picking().balance).to_owned(),
@@ -161,13 +183,23 @@ pub fn upstream(upstream: &Upstream, live: &LiveTunnels) -> UpstreamInfo {
             Discovery::Dns { .. } => "dns",
             Discovery::Srv { .. } => "srv",
             Discovery::File(_) => "file",
+            Discovery::Kubernetes(_) => "kubernetes",
         }
         .to_owned(),
+        discovery_error: record.failure().map(Into::into),
+        discovered_seconds: record
+            .last_success()
+            .map(|at| unix_now().saturating_sub(at)),
         waiting: upstream.waiting(),
         tunnels: live.of_upstream(&upstream.name),
         rebalance: rebalance(upstream),
         endpoints: upstream.members().iter().map(endpoint).collect(),
     }
+}
+
+fn unix_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 fn rebalance(upstream: &Upstream) -> Option<RebalanceInfo> {
@@ -246,6 +278,19 @@ impl EndpointInfo {
         shown
     }
 
+    fn refine_phase(&mut self, phase: EndpointPhase) {
+        let (state, why) = match phase {
+            EndpointPhase::Ready => return,
+            EndpointPhase::Terminating => (
+                EndpointStatus::Terminating,
+                "Kubernetes ends it soon: gets only sessions with a sticky cookie",
+            ),
+            EndpointPhase::NotReady => (EndpointStatus::NotReady, "Kubernetes reports: not ready"),
+        };
+        self.state = state;
+        self.why = Some(why.to_owned());
+    }
+
     /// Adds what keeps sessions away from it apart from health.
     fn refine(&mut self, member: &Member, now: Instant) {
         let failure = member.state.unreached();
@@ -257,6 +302,8 @@ impl EndpointInfo {
         } else if member.is_drained {
             self.state = EndpointStatus::DrainedByConfig;
             self.why = Some("`drain = true` in the configuration".to_owned());
+        } else {
+            self.refine_phase(member.phase);
         }
         if self.state != EndpointStatus::Up {
             return;

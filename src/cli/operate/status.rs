@@ -118,8 +118,25 @@ impl StatusPage {
                 text = text + "\n" + &part;
             }
         }
-        Ok(text + &of_excess(&upstreams))
+        Ok(text + &of_discovery(&upstreams) + &of_excess(&upstreams))
     }
+}
+
+/// Upstreams whose endpoints are not up to date, a line for each.
+fn of_discovery(upstreams: &[UpstreamInfo]) -> String {
+    let mut lines = String::new();
+    for upstream in upstreams {
+        let Some(error) = &upstream.discovery_error else {
+            continue;
+        };
+        let known = match upstream.discovered_seconds {
+            Some(seconds) => format!("as of {} ago", short(seconds)),
+            None => "of another process, or unknown".to_owned(),
+        };
+        let (name, error) = (harmless(&upstream.name), harmless(error));
+        lines += &format!("\nendpoints of {name} are {known}: {error}\n");
+    }
+    lines
 }
 
 /// What `rebalance` moves from overloaded endpoints, a line per upstream.
@@ -372,9 +389,11 @@ fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {
         EndpointStatus::Up if !endpoint.takes_new() => Style::Warning,
         EndpointStatus::Up => Style::Good,
         EndpointStatus::Down | EndpointStatus::Ejected | EndpointStatus::Unreachable => Style::Bad,
-        EndpointStatus::Drained | EndpointStatus::DrainedByConfig | EndpointStatus::Full => {
-            Style::Warning
-        }
+        EndpointStatus::Drained
+        | EndpointStatus::DrainedByConfig
+        | EndpointStatus::Terminating
+        | EndpointStatus::NotReady
+        | EndpointStatus::Full => Style::Warning,
     };
     let set = if endpoint.weight_overridden { "*" } else { "" };
     vec![

@@ -1,6 +1,7 @@
 //! `[upstream.NAME]`.
 
 mod health;
+mod kubernetes;
 mod picking;
 mod rebalance;
 
@@ -18,8 +19,8 @@ use crate::config::diagnostic::{Code, Diagnostic, nearest_other};
 use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
-    Address, CertificateFingerprint, ConnectConfig, Discovery, EndpointConfig, EndpointTls, Retry,
-    RetryOn, Roots, SendProxy, UpstreamConfig, UpstreamTimeouts,
+    Address, CertificateFingerprint, ConnectConfig, Discovery, EndpointConfig, EndpointPhase,
+    EndpointTls, Retry, RetryOn, Roots, SendProxy, UpstreamConfig, UpstreamTimeouts,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
@@ -58,6 +59,7 @@ impl Builder<'_> {
             cookie_domain: span(&section.section("sticky"), "domain"),
             http_check: span(&health, "http"),
             on_down: span(section, "on_down"),
+            kubernetes: span(section, "kubernetes"),
         });
         let (discovery, endpoints) = self.endpoints(name, section);
         let picking = self.picking(section, &endpoints);
@@ -93,7 +95,7 @@ impl Builder<'_> {
         name: &Located<String>,
         section: &Section,
     ) -> (Discovery, Vec<EndpointConfig>) {
-        const ORIGINS: [&str; 4] = ["endpoints", "dns", "srv", "endpoints_file"];
+        const ORIGINS: [&str; 5] = ["endpoints", "dns", "srv", "kubernetes", "endpoints_file"];
         let written: Vec<&str> = ORIGINS
             .into_iter()
             .filter(|key| section.written(key).is_some())
@@ -128,6 +130,8 @@ impl Builder<'_> {
                 name: self.looked_up(&srv),
                 server: socket(&srv),
             }
+        } else if let Some(service) = section.optional("kubernetes") {
+            Discovery::Kubernetes(self.kubernetes_service(&service))
         } else if let Some(file) = self.file(section, "endpoints_file") {
             let parse = |path: &Path, bytes: &[u8]| {
                 let held = endpoints_file::parse(bytes);
@@ -146,9 +150,11 @@ impl Builder<'_> {
         let names = self.places.upstream_names.as_deref().unwrap_or_default();
         match nearest_other(name, names.iter().map(String::as_str)) {
             Some(near) => format!(
-                "add one of `endpoints`, `dns`, `srv` and `endpoints_file`; or did you mean `{near}`?"
+                "add one of `endpoints`, `dns`, `srv`, `kubernetes` and `endpoints_file`; or did you mean `{near}`?"
             ),
-            None => "add one of `endpoints`, `dns`, `srv` and `endpoints_file`".to_owned(),
+            None => {
+                "add one of `endpoints`, `dns`, `srv`, `kubernetes` and `endpoints_file`".to_owned()
+            }
         }
     }
 
@@ -219,6 +225,7 @@ impl Builder<'_> {
             max_tunnels: count(section, "max_tunnels"),
             drain: section.bool("drain"),
             backup: section.bool("backup"),
+            phase: EndpointPhase::Ready,
         })
     }
 
@@ -289,6 +296,9 @@ impl Builder<'_> {
                 );
             } else if matches!(discovery, Discovery::Srv { .. }) {
                 let message = "TLS to the targets of SRV records requires `server_name`";
+                self.error(Code::Missing, at, message);
+            } else if matches!(discovery, Discovery::Kubernetes(_)) {
+                let message = "TLS to the pods of a Service requires `server_name`";
                 self.error(Code::Missing, at, message);
             } else if let Discovery::Dns { name, .. } = discovery {
                 // Endpoints are addresses then, and certificates are issued for the name.

@@ -126,6 +126,8 @@ codes! {
         TornSessions = "torn-sessions";
         /// Nothing finds out whether the endpoints of an upstream work.
         Unchecked = "unchecked";
+        /// Tunnels stay on a pod until it is killed.
+        GracePeriod = "grace-period";
     }
 }
 

@@ -5,7 +5,7 @@ mod health;
 mod picking;
 mod rebalance;
 
-use self::discovery::{DNS, SRV};
+use self::discovery::{DNS, KUBERNETES, SRV};
 use self::health::{DISPLACEMENT, EJECTION, HEALTH};
 use self::picking::{HASH, QUEUE, STICKY};
 use self::rebalance::REBALANCE;
@@ -50,6 +50,7 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
         table("limits", &LIMITS),
         optional_table("dns", &DNS),
         optional_table("srv", &SRV),
+        optional_table("kubernetes", &KUBERNETES),
         key(
             "endpoints_file",
             ValueKind::File,

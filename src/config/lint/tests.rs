@@ -141,6 +141,21 @@ fn endpoints_that_nothing_checks() {
 }
 
 #[test]
+fn tunnels_that_end_with_their_pod() {
+    let folder = folder();
+    let pods = |more: &str| {
+        let listed = "endpoints = [\"127.0.0.1:9000\"]";
+        let service = "kubernetes = { service = \"chat\", port = \"ws\" }";
+        warned(folder.path(), &whole("", "", more).replace(listed, service))
+    };
+    assert_eq!(pods(""), ["grace-period"]);
+    assert_eq!(pods("on_drain = { action = \"keep\" }"), ["grace-period"]);
+    assert!(pods("on_drain = { action = \"close\" }").is_empty());
+    assert!(pods("on_drain = { action = \"drain\", over = \"4m\" }").is_empty());
+    check(&[("", "", "on_drain = { action = \"keep\" }", &[])]);
+}
+
+#[test]
 fn pings_that_come_too_late() {
     let late: &[&str] = &["late-ping"];
     let check = |timeouts: &str, late| {

@@ -6,7 +6,7 @@ mod health;
 mod picking;
 mod rebalance;
 
-pub use self::discovery::Discovery;
+pub use self::discovery::{Discovery, KubernetesService, ServicePort};
 pub use self::displacement::{CloseOrder, ClosePace, DisplacementPolicy};
 pub use self::health::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
 pub use self::picking::{
@@ -123,6 +123,23 @@ pub struct EndpointConfig {
     pub drain: bool,
     /// Whether the endpoint is used only if no other can be.
     pub backup: bool,
+    /// Whether discovery offers it to new sessions. Version 0.1.0 does not know it.
+    #[serde(default)]
+    pub phase: EndpointPhase,
+}
+
+/// Whether discovery offers an endpoint to new sessions. The greater one is the better one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointPhase {
+    /// It gets no new session. Its tunnels stay.
+    NotReady,
+    /// It still serves, and will end soon. It is drained: clients that are bound to it may return, others get it
+    /// only if no endpoint is ready.
+    Terminating,
+    /// It is offered like any other.
+    #[default]
+    Ready,
 }
 
 impl EndpointConfig {
@@ -136,6 +153,7 @@ impl EndpointConfig {
             max_tunnels: None,
             drain: false,
             backup: false,
+            phase: EndpointPhase::Ready,
         }
     }
 }

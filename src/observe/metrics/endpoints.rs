@@ -182,7 +182,8 @@ pub(super) fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
 }
 
 pub(super) fn write_lookups(metrics: &mut Exposition, sources: MetricSources<'_>) {
-    let help = "Lookups of endpoints' names, and of endpoints by dns and srv, by result.";
+    let help =
+        "Lookups of endpoints' names, and of endpoints by dns, srv and kubernetes, by result.";
     metrics.family("tidegate_lookups_total", MetricKind::Counter, help);
     for (kind, counters) in [
         ("name", sources.connector.lookups()),
@@ -191,6 +192,30 @@ pub(super) fn write_lookups(metrics: &mut Exposition, sources: MetricSources<'_>
         for (result, total) in counters.by_result() {
             metrics.sample(&[("kind", kind), ("result", result)], total);
         }
+    }
+    let asked = sources.snapshot.upstreams().iter();
+    let asked: Vec<_> = asked
+        .filter(|upstream| upstream.settings.discovery.is_asked())
+        .collect();
+    let help = "When the source of an upstream's endpoints has last responded, in seconds since the Unix epoch; 0 if it never has.";
+    metrics.family(
+        "tidegate_discovery_last_success_timestamp_seconds",
+        MetricKind::Gauge,
+        help,
+    );
+    for upstream in &asked {
+        let at = upstream.discovery_record().last_success();
+        metrics.sample(&[("upstream", &upstream.name)], at.unwrap_or_default());
+    }
+    let help = "Failed attempts to find the endpoints of an upstream by dns, srv or kubernetes.";
+    metrics.family(
+        "tidegate_discovery_failures_total",
+        MetricKind::Counter,
+        help,
+    );
+    for upstream in &asked {
+        let total = upstream.discovery_record().failures();
+        metrics.sample(&[("upstream", &upstream.name)], total);
     }
     let help = "Names of endpoints whose latest lookup failed.";
     metrics.family("tidegate_names_unresolved", MetricKind::Gauge, help);

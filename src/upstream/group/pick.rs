@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::model::{AllDown, Picking};
+use crate::config::model::{AllDown, EndpointPhase, Picking};
 use crate::protocol::sticky_cookie::EndpointTag;
 use crate::upstream::balance::{self, Balancer, Candidate, Policy};
 use crate::upstream::endpoint::{EndpointState, Lease};
@@ -27,6 +27,7 @@ pub(super) struct Endpoint {
     pub(super) max_in_flight: usize,
     pub(super) is_drained: bool,
     pub(super) is_backup: bool,
+    pub(super) phase: EndpointPhase,
     /// The name by which it may be asked for. The targets of SRV records may share one.
     pub(super) name: Option<TaggedName>,
     /// The endpoint's tag in sticky cookies.
@@ -109,7 +110,13 @@ impl PickContext<'_> {
         let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
         let is_healthy = self.ignore_health || !endpoint.state.is_out(self.now);
         let is_asked = self.asks_last || !endpoint.state.is_asked_last(self.now);
-        untried && endpoint.is_undrained() && is_healthy && is_asked
+        untried && endpoint.serves_bound() && is_healthy && is_asked
+    }
+
+    /// Whether an endpoint is offered to everybody, and health does not keep it out: tried or not, full or not.
+    fn is_ready(&self, endpoint: &Endpoint) -> bool {
+        let is_healthy = self.ignore_health || !endpoint.state.is_out(self.now);
+        endpoint.serves_anyone() && endpoint.weight() > 0 && is_healthy
     }
 }
 
@@ -122,6 +129,16 @@ impl Endpoint {
     /// Whether neither the configuration nor an operator drains it.
     pub(super) fn is_undrained(&self) -> bool {
         !self.is_drained && !self.state.is_drained()
+    }
+
+    /// Whether clients that are bound to it get it. Those that are not get it, too, if no endpoint is ready.
+    fn serves_bound(&self) -> bool {
+        self.is_undrained() && self.phase != EndpointPhase::NotReady
+    }
+
+    /// Whether it is offered to all clients.
+    pub(super) fn serves_anyone(&self) -> bool {
+        self.is_undrained() && self.phase == EndpointPhase::Ready
     }
 
     fn is_named(&self, name: NameTag) -> bool {
@@ -147,11 +164,17 @@ impl Group {
     /// Whether a session with this affinity can be served.
     pub(super) fn availability(&self, affinity: Affinity, picking: &Picking) -> Availability {
         let now = micros(Instant::now());
+        let is_ready = |endpoint: &Endpoint| {
+            endpoint.serves_anyone() && endpoint.weight() > 0 && !endpoint.state.is_out(now)
+        };
+        let is_any_ready = self.endpoints.iter().any(is_ready);
         let of = |endpoint: &Endpoint| {
             let is_bound = affinity.named.is_some()
                 || affinity.reserved == Some(endpoint.state.id)
                 || (affinity.sticky.is_some() && affinity.sticky == endpoint.tag);
-            if !endpoint.is_undrained() || !(is_bound || endpoint.weight() > 0) {
+            let is_last = endpoint.phase == EndpointPhase::Terminating;
+            let serves_others = endpoint.weight() > 0 && !(is_last && is_any_ready);
+            if !endpoint.serves_bound() || !(is_bound || serves_others) {
                 Availability::Down
             } else if endpoint.state.is_out(now) {
                 match picking.all_down {
@@ -272,9 +295,12 @@ impl Group {
         if let Some(lease) = bound {
             return Ok(lease);
         }
-        let first = self.pick_among(affinity, context, |endpoint| !endpoint.is_backup);
-        let picked =
-            first.or_else(|| self.pick_among(affinity, context, |endpoint| endpoint.is_backup));
+        let is_first = |endpoint: &Endpoint| endpoint.serves_anyone() && !endpoint.is_backup;
+        let is_second = |endpoint: &Endpoint| endpoint.serves_anyone() && endpoint.is_backup;
+        let picked = self
+            .pick_among(affinity, context, is_first)
+            .or_else(|| self.pick_among(affinity, context, is_second))
+            .or_else(|| self.pick_terminating(affinity, context));
         picked.ok_or_else(|| {
             let mut remaining = self
                 .endpoints
@@ -287,13 +313,22 @@ impl Group {
         })
     }
 
+    /// One that will end soon, if no endpoint is ready: better for a while than nothing.
+    fn pick_terminating(&mut self, affinity: Affinity, context: &PickContext<'_>) -> Option<Lease> {
+        let mut endpoints = self.endpoints.iter();
+        if endpoints.any(|endpoint| context.is_ready(endpoint)) {
+            return None;
+        }
+        self.pick_among(affinity, context, |_| true)
+    }
+
     /// Whether health keeps out every endpoint that is not drained.
     fn all_are_out(&self, now: u64) -> bool {
-        let mut undrained = self
+        let mut serving = self
             .endpoints
             .iter()
-            .filter(|endpoint| endpoint.is_undrained());
-        undrained.all(|endpoint| endpoint.state.is_out(now))
+            .filter(|endpoint| endpoint.serves_bound());
+        serving.all(|endpoint| endpoint.state.is_out(now))
     }
 
     /// The endpoint that a client is bound to, whatever its weight: weight 0 keeps new clients away, and

@@ -405,3 +405,4 @@ fn the_maximum_share_is_of_the_endpoints_that_serve() {
 
 mod asked_last;
 mod named;
+mod phases;

@@ -234,7 +234,7 @@ fn changes(before: &Reading, now: &Reading) -> Vec<(EventKind, String)> {
             Some(was) if was != endpoint.state => {
                 let kind = match endpoint.state {
                     EndpointStatus::Up => EventKind::Good,
-                    EndpointStatus::Drained | EndpointStatus::DrainedByConfig => EventKind::Note,
+                    state if state.is_drained() => EventKind::Note,
                     _ => EventKind::Bad,
                 };
                 let why = endpoint.why.as_ref().map(|why| format!(" ({why})"));

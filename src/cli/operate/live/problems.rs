@@ -111,12 +111,7 @@ fn of_process(reading: &Reading) -> Vec<Problem> {
 fn of_upstream(upstream: &UpstreamInfo, now: u64) -> Option<Problem> {
     let endpoints = &upstream.endpoints;
     let name = &upstream.name;
-    let is_out = |it: &&EndpointInfo| {
-        !matches!(
-            it.state,
-            EndpointStatus::Drained | EndpointStatus::DrainedByConfig
-        ) && it.state != EndpointStatus::Up
-    };
+    let is_out = |it: &&EndpointInfo| !it.state.is_drained() && it.state != EndpointStatus::Up;
     let out: Vec<&EndpointInfo> = endpoints.iter().filter(is_out).collect();
     let takes_new = endpoints
         .iter()
@@ -139,6 +134,12 @@ fn of_upstream(upstream: &UpstreamInfo, now: u64) -> Option<Problem> {
             since: since(&out, now),
             ..problem
         });
+    }
+    if let Some(error) = &upstream.discovery_error {
+        let what =
+            format!("the endpoints of upstream {name} cannot be brought up to date: {error}");
+        let cure = "The last known endpoints stay in use. Check their source and the way to it.";
+        return Some(Problem::new(ProblemLevel::Warning, subject, what, cure));
     }
     if out.is_empty() {
         return None;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tidegate::admin::api::upstreams::EndpointStatus;
 
 use super::LiveTime;
 use super::older::OlderReading;
@@ -100,10 +99,7 @@ fn drains(reading: &Reading) -> Vec<Found> {
     let mut found = Vec::new();
     for upstream in &reading.upstreams {
         for endpoint in &upstream.endpoints {
-            let is_drained = matches!(
-                endpoint.state,
-                EndpointStatus::Drained | EndpointStatus::DrainedByConfig
-            );
+            let is_drained = endpoint.state.is_drained();
             if is_drained {
                 let name = endpoint.name.as_deref().unwrap_or(&endpoint.endpoint);
                 let name = format!("endpoint {name} of {} is drained", upstream.name);

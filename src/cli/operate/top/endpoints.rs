@@ -112,8 +112,10 @@ impl EndpointRow {
         match self.status {
             EndpointStatus::Down | EndpointStatus::Ejected => 0,
             EndpointStatus::Unreachable => 1,
-            EndpointStatus::Full => 2,
-            EndpointStatus::Drained | EndpointStatus::DrainedByConfig => 3,
+            EndpointStatus::Full | EndpointStatus::NotReady => 2,
+            EndpointStatus::Drained
+            | EndpointStatus::DrainedByConfig
+            | EndpointStatus::Terminating => 3,
             EndpointStatus::Up => 4,
         }
     }

@@ -171,7 +171,7 @@ impl Builder<'_> {
         let may_have_names = |upstream: &UpstreamConfig| match &upstream.discovery {
             Discovery::Listed => upstream.endpoints.iter().any(|it| it.name.is_some()),
             Discovery::Dns { .. } => false,
-            Discovery::Srv { .. } | Discovery::File(_) => true,
+            Discovery::Srv { .. } | Discovery::File(_) | Discovery::Kubernetes(_) => true,
         };
         let known = self.upstreams_of(leads_to).count();
         let nameless = self.upstreams_of(leads_to).filter(|it| !may_have_names(it));

@@ -144,9 +144,11 @@ fn endpoint_style(status: EndpointStatus, palette: Palette) -> Style {
         EndpointStatus::Down | EndpointStatus::Ejected | EndpointStatus::Unreachable => {
             palette.bad()
         }
-        EndpointStatus::Full | EndpointStatus::Drained | EndpointStatus::DrainedByConfig => {
-            palette.warning()
-        }
+        EndpointStatus::Full
+        | EndpointStatus::Drained
+        | EndpointStatus::DrainedByConfig
+        | EndpointStatus::Terminating
+        | EndpointStatus::NotReady => palette.warning(),
     }
 }
 
