@@ -250,9 +250,13 @@ fn name_endpoints(table: &mut toml::Table) {
 /// Adds what the example of a single key needs to be valid in its upstream.
 fn complete_upstream(table: &mut toml::Table) {
     let upstream = table["upstream"]["chat"].as_table_mut().unwrap();
-    let elsewhere = ["dns", "srv", "endpoints_file"];
+    let elsewhere = ["dns", "srv", "kubernetes", "endpoints_file"];
     if elsewhere.iter().any(|key| upstream.contains_key(*key)) {
         upstream.remove("endpoints");
+    }
+    if upstream.contains_key("kubernetes") && !upstream.contains_key("on_drain") {
+        let closes = toml::Table::from_iter([("action".to_owned(), "close".into())]);
+        upstream.insert("on_drain".to_owned(), closes.into());
     }
     if upstream.contains_key("queue") {
         let full: toml::Table =

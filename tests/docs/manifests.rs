@@ -35,7 +35,7 @@ fn the_manifests_fit_each_other_and_their_configuration_works() {
     assert!(report.diagnostics().is_empty(), "{}", report.render(false));
 
     let config: toml::Table = source.parse().unwrap();
-    let [deployment] = &manifest("Deployment")[..] else {
+    let [backend, deployment] = &manifest("Deployment")[..] else {
         panic!()
     };
     let pod = &deployment["spec"]["template"];
@@ -67,12 +67,27 @@ fn the_manifests_fit_each_other_and_their_configuration_works() {
     let target = ours["spec"]["ports"][0]["targetPort"].as_str().unwrap();
     assert!(bound.ends_with(&port(target)));
 
-    let dns = &config["upstream"]["chat"]["dns"];
-    let name = backends["metadata"]["name"].as_str().unwrap();
-    assert_eq!(dns["name"].as_str().unwrap().split('.').next(), Some(name));
+    let upstream = &config["upstream"]["chat"];
+    let service = &upstream["kubernetes"];
     assert_eq!(
-        dns["port"].as_integer().unwrap() as u64,
-        number(&backends["spec"]["ports"][0], "port")
+        service["service"].as_str(),
+        backends["metadata"]["name"].as_str()
+    );
+    assert_eq!(
+        service["port"].as_str(),
+        backends["spec"]["ports"][0]["name"].as_str()
+    );
+    let state = service["state"].as_str();
+    let mut mounts = container["volumeMounts"].as_array().unwrap().iter();
+    assert!(mounts.any(|mount| mount["mountPath"].as_str() == state));
+    the_backends_outlive_their_drain(backend, backends, upstream);
+    the_permissions_are_those_of_the_account(pod);
+    let [scaler] = &manifest("HorizontalPodAutoscaler")[..] else {
+        panic!()
+    };
+    assert_eq!(
+        scaler["spec"]["scaleTargetRef"]["name"],
+        backend["metadata"]["name"]
     );
     let budget = &manifest("PodDisruptionBudget")[0]["spec"];
     let labels = &pod["metadata"]["labels"];
@@ -80,4 +95,46 @@ fn the_manifests_fit_each_other_and_their_configuration_works() {
     assert_eq!(&budget["selector"]["matchLabels"], labels);
     assert_eq!(&deployment["spec"]["selector"]["matchLabels"], labels);
     assert!(number(budget, "minAvailable") < number(&deployment["spec"], "replicas"));
+}
+
+/// Tunnels are closed before the hook ends, and the hook ends before the pod is killed.
+fn the_backends_outlive_their_drain(
+    backend: &serde_json::Value,
+    service: &serde_json::Value,
+    upstream: &toml::Value,
+) {
+    let pod = &backend["spec"]["template"];
+    assert_eq!(service["spec"]["selector"], pod["metadata"]["labels"]);
+    assert_eq!(
+        backend["spec"]["selector"]["matchLabels"],
+        pod["metadata"]["labels"]
+    );
+    let container = &pod["spec"]["containers"][0];
+    let served = &service["spec"]["ports"][0]["port"];
+    assert_eq!(&container["ports"][0]["containerPort"], served);
+    let hook = container["lifecycle"]["preStop"]["exec"]["command"][1].as_str();
+    let hook: u64 = hook.unwrap().parse().unwrap();
+    let drain = upstream["on_drain"]["over"].as_str().unwrap();
+    let drain = humantime::parse_duration(drain).unwrap().as_secs();
+    let killed = pod["spec"]["terminationGracePeriodSeconds"]
+        .as_u64()
+        .unwrap();
+    assert!(drain < hook && hook < killed);
+}
+
+fn the_permissions_are_those_of_the_account(pod: &serde_json::Value) {
+    let name = &manifest("ServiceAccount")[0]["metadata"]["name"];
+    let (role, binding) = (&manifest("Role")[0], &manifest("RoleBinding")[0]);
+    assert_eq!(&pod["spec"]["serviceAccountName"], name);
+    assert_eq!(&binding["subjects"][0]["name"], name);
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    let [rule] = &role["rules"].as_array().unwrap()[..] else {
+        panic!()
+    };
+    let expected = serde_json::json!({
+        "apiGroups": ["discovery.k8s.io"],
+        "resources": ["endpointslices"],
+        "verbs": ["get", "list", "watch"],
+    });
+    assert_eq!(rule, &expected);
 }
