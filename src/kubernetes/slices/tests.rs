@@ -113,7 +113,7 @@ fn a_slice_without_the_port_has_no_endpoints() {
     let remark = wrong.remarks.first().unwrap().to_string();
     assert!(remark.ends_with("they have `http` (80)"), "{remark}");
     check(
-        &[right.clone()],
+        std::slice::from_ref(&right),
         &ServicePort::Number(9000),
         &[("10.0.0.3:9000", Ready)],
     );
@@ -121,7 +121,7 @@ fn a_slice_without_the_port_has_no_endpoints() {
     let mut any = slice("d", Some(("ws", 1)), &[("10.0.0.4", Ready)]);
     any.ports[0].number = None;
     check(
-        &[any.clone()],
+        std::slice::from_ref(&any),
         &ServicePort::Number(9001),
         &[("10.0.0.4:9001", Ready)],
     );
