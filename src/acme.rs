@@ -12,6 +12,7 @@ pub mod counters;
 mod dns;
 pub mod errors;
 mod hook;
+mod item_name;
 mod keeper;
 mod key;
 mod lease;
@@ -21,7 +22,6 @@ mod problem;
 pub mod renewal;
 mod scan;
 pub mod status;
-pub mod store;
 #[cfg(test)]
 mod testing;
 mod transport;
@@ -43,11 +43,11 @@ use self::keeper::{CertificateKeeper, KeeperParts, within_limit};
 use self::order::OrderPlan;
 use self::persistent::{persistent, without_panic};
 use self::status::{CertificateStatus, OrderFailureStatus};
-use self::store::StoreError;
-use self::store::folder::FolderStore;
 use crate::config::model::{AcmeConfig, ManagedCertificate};
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::managed_certificates::ManagedCertificates;
+use crate::store::StoreError;
+use crate::store::folder::FolderStore;
 use crate::upstream::connect::Connector;
 
 /// Keeps managed certificates valid: one task for each.

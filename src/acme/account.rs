@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use super::authority::Authority;
 use super::errors::AcmeError;
-use super::store::{CertificateStore, ItemKind, short_hash};
+use super::item_name::short_hash;
 use super::transport::{OrderTransport, ResponseNotes};
 use crate::config::model::AcmeConfig;
+use crate::store::{ItemKind, ItemStore};
 
 /// Where the e-mail address is noted beside the credentials.
 const EMAIL: &str = "email";
@@ -33,7 +34,7 @@ impl AuthoritySession {
 
 /// A conversation through the stored account, or through a new one, which is stored. A trial's own account is not
 /// stored, unless it is bound to an external one: authorities accept the key of that only once.
-pub(super) async fn open_session<S: CertificateStore>(
+pub(super) async fn open_session<S: ItemStore>(
     authority: &Authority<S>,
     is_trial: bool,
 ) -> Result<AuthoritySession, AcmeError> {
@@ -65,7 +66,7 @@ pub(super) async fn open_session<S: CertificateStore>(
 }
 
 /// A conversation through the stored account, if there is one.
-pub(super) async fn stored_session<S: CertificateStore>(
+pub(super) async fn stored_session<S: ItemStore>(
     authority: &Authority<S>,
 ) -> Result<Option<AuthoritySession>, AcmeError> {
     let name = item_name(&authority.config);
@@ -93,7 +94,7 @@ pub(super) async fn stored_session<S: CertificateStore>(
 
 /// Sends the e-mail address of the configuration to the authority, and notes it. If the authority does not accept it,
 /// that prevents no order.
-async fn change_email<S: CertificateStore>(
+async fn change_email<S: ItemStore>(
     authority: &Authority<S>,
     session: &AuthoritySession,
     stored: Value,
@@ -138,14 +139,14 @@ fn with_email(mut account: Value, config: &AcmeConfig) -> Vec<u8> {
 }
 
 /// Forgets the stored account: the authority does not know it.
-pub(super) async fn forget_account<S: CertificateStore>(
+pub(super) async fn forget_account<S: ItemStore>(
     authority: &Authority<S>,
 ) -> Result<(), AcmeError> {
     let name = item_name(&authority.config);
     Ok(authority.store.remove(ItemKind::Account, &name).await?)
 }
 
-async fn create<S: CertificateStore>(
+async fn create<S: ItemStore>(
     authority: &Authority<S>,
 ) -> Result<(AuthoritySession, AccountCredentials), AcmeError> {
     let config = &authority.config;

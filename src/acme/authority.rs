@@ -10,10 +10,10 @@ use super::cell::CertificateCell;
 use super::challenge::OpenChallenge;
 use super::dns::{RecordAction, change_record};
 use super::errors::AcmeError;
-use super::store::{CertificateStore, ItemKind};
 use crate::config::model::{AcmeConfig, ChallengeKind, DnsMeans, Roots};
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::https_client::{HttpsClient, HttpsClientError};
+use crate::store::{ItemKind, ItemStore};
 use crate::upstream::connect::Connector;
 
 /// How long other nodes have to find a challenge in the folder before the authority looks for it.
@@ -61,7 +61,7 @@ pub(super) struct Authority<S> {
     cells: Mutex<Vec<Arc<CertificateCell>>>,
 }
 
-impl<S: CertificateStore> Authority<S> {
+impl<S: ItemStore> Authority<S> {
     pub(super) fn new(config: &Arc<AcmeConfig>, store: S, parts: AuthorityParts) -> Self {
         let shown = |error: HttpsClientError| error.to_string();
         let service = format!("acme/{}", config.name);

@@ -7,10 +7,11 @@ use tokio::sync::{Notify, watch};
 use zeroize::Zeroizing;
 
 use super::chain::{IssuedCertificate, IssuedFacts, stand_in};
+use super::item_name::item_name;
 use super::status::{CertificateStatus, OrderFailureStatus};
-use super::store::{CertificateStore, ItemKind, StoreError, item_name};
 use crate::config::model::{ManagedCertificate, UntilIssued};
 use crate::net::managed_certificates::{CertificateSlot, ServedCertificate};
+use crate::store::{ItemKind, ItemStore, StoreError};
 
 /// One managed certificate.
 #[derive(Debug)]
@@ -63,10 +64,7 @@ impl CertificateCell {
     ///
     /// # Errors
     /// [`StoreError`], which is reported.
-    pub(super) async fn load_or_report(
-        &self,
-        store: &impl CertificateStore,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn load_or_report(&self, store: &impl ItemStore) -> Result<(), StoreError> {
         let loaded = self.load(store, None).await;
         loaded.inspect_err(|error| {
             tracing::warn!(certificate = &*self.id, %error, "stored certificate not read");
@@ -77,7 +75,7 @@ impl CertificateCell {
     ///
     /// # Errors
     /// [`StoreError`], which is reported.
-    pub(super) async fn load_any(&self, store: &impl CertificateStore) -> Result<(), StoreError> {
+    pub(super) async fn load_any(&self, store: &impl ItemStore) -> Result<(), StoreError> {
         self.load_or_report(store).await?;
         self.serve_earlier(store).await;
         Ok(())
@@ -89,7 +87,7 @@ impl CertificateCell {
     /// [`StoreError`]: it cannot be read.
     pub(super) async fn load(
         &self,
-        store: &impl CertificateStore,
+        store: &impl ItemStore,
         revision: Option<u128>,
     ) -> Result<(), StoreError> {
         let Some(form) = store.read(ItemKind::Certificate, &self.item).await? else {
@@ -115,7 +113,7 @@ impl CertificateCell {
 
     /// Serves what was issued for some of the names earlier, if nothing else is there: after a change of the list
     /// of names, clients of those that stay must not be refused until the new certificate is issued.
-    async fn serve_earlier(&self, store: &impl CertificateStore) {
+    async fn serve_earlier(&self, store: &impl ItemStore) {
         if self.slot.served().is_some_and(|it| !it.is_self_signed) {
             return;
         }

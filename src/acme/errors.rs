@@ -7,10 +7,10 @@ use instant_acme::{Error as ProtocolError, Problem};
 use super::counters::OrderResult;
 use super::problem::{one_line, problem_text, problem_type};
 use super::renewal::FailureKind;
-use super::store::StoreError;
 use super::transport::{ResponseNotes, UnusableResponse};
 use crate::causes::with_causes;
 use crate::https_client::HttpsClientError;
+use crate::store::StoreError;
 
 /// Why a certificate was not issued.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -19,8 +19,8 @@ use super::persistent::without_panic;
 use super::problem::one_line;
 use super::renewal::{MAX_STEP, RenewalWindow, pause, window_poll};
 use super::status::OrderFailureStatus;
-use super::store::{CertificateStore, ItemKind};
 use crate::quota::failure_reports::FailureReports;
+use crate::store::{ItemKind, ItemStore};
 
 /// How long an order may take, besides the propagation of DNS records.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -64,7 +64,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|is_stopped| *is_stopped).await;
 }
 
-impl<S: CertificateStore> CertificateKeeper<S> {
+impl<S: ItemStore> CertificateKeeper<S> {
     pub(super) fn new(
         authority: Arc<Authority<S>>,
         cell: Arc<CertificateCell>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::store::{CertificateStore, ItemKind, StoreError};
+use crate::store::{ItemKind, ItemStore, StoreError};
 
 /// How often the holder changes the item.
 const BEAT: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ impl LeaseCandidate {
     /// [`StoreError`].
     pub(super) async fn acquire(
         &mut self,
-        store: &impl CertificateStore,
+        store: &impl ItemStore,
     ) -> Result<Option<OrderLease>, StoreError> {
         let lease = OrderLease {
             node: Arc::clone(&self.node),
@@ -99,7 +99,7 @@ impl OrderLease {
         format!("{} {beat}\n", self.node).into_bytes()
     }
 
-    async fn is_own(&self, store: &impl CertificateStore) -> Result<bool, StoreError> {
+    async fn is_own(&self, store: &impl ItemStore) -> Result<bool, StoreError> {
         let content = store.read(ItemKind::Lock, &self.name).await?;
         let content = content.unwrap_or_default();
         let written = content.split(|byte| *byte == b' ').next();
@@ -107,7 +107,7 @@ impl OrderLease {
     }
 
     /// Keeps the lease until it is lost: another node has it, or the store cannot be reached for too long.
-    pub(super) async fn keep(&self, store: &impl CertificateStore) {
+    pub(super) async fn keep(&self, store: &impl ItemStore) {
         let mut kept = Instant::now();
         for beat in 1.. {
             sleep(BEAT).await;
@@ -124,7 +124,7 @@ impl OrderLease {
         }
     }
 
-    async fn beat(&self, store: &impl CertificateStore, beat: u64) -> Result<bool, StoreError> {
+    async fn beat(&self, store: &impl ItemStore, beat: u64) -> Result<bool, StoreError> {
         let is_own = self.is_own(store).await?;
         if is_own {
             let content = self.content(beat);
@@ -134,7 +134,7 @@ impl OrderLease {
     }
 
     /// Gives the lease back. If that fails, others take it over later.
-    pub(super) async fn release(self, store: &impl CertificateStore) {
+    pub(super) async fn release(self, store: &impl ItemStore) {
         let released = match self.is_own(store).await {
             Ok(true) => store.remove(ItemKind::Lock, &self.name).await,
             Ok(false) => Ok(()),
@@ -152,8 +152,8 @@ mod tests {
 
     use tokio::time::{advance, pause};
 
-    use super::super::store::folder::FolderStore;
     use super::*;
+    use crate::store::folder::FolderStore;
 
     /// Time that moves only when the test says so, although threads of the stores are awaited.
     struct HeldClock {

@@ -17,8 +17,8 @@ use super::errors::AcmeError;
 use super::key::{key_type_name, new_key, request};
 use super::problem::problem_text;
 use super::renewal::FailureKind;
-use super::store::{CertificateStore, ItemKind};
 use crate::config::model::{ChallengeKind, HostPattern};
+use crate::store::{ItemKind, ItemStore};
 
 /// How often an order is asked for, and for how long: validation takes seconds, and a minute if it is slow.
 const POLLS: RetryPolicy = RetryPolicy::new()
@@ -69,7 +69,7 @@ struct OpenOrder {
     key: Zeroizing<String>,
 }
 
-impl<S: CertificateStore> OrderPlan<'_, S> {
+impl<S: ItemStore> OrderPlan<'_, S> {
     /// Gets the certificate. The caller closes the challenges afterwards, whatever has happened.
     pub(super) async fn run(&self) -> Result<ObtainedCertificate, AcmeError> {
         let mut result = self.run_with_account().await;

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use super::authority::Authority;
 use super::challenge::OpenChallenge;
-use super::store::{CertificateStore, ItemKind, StoreError};
 use crate::quota::failure_reports::FailureReports;
+use crate::store::{ItemKind, ItemStore, StoreError};
 
 /// How often the folder is looked into.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ struct SeenChallenge {
 }
 
 /// Scans until it is stopped; then nothing of other nodes is answered any more.
-pub(super) async fn scan<S: CertificateStore>(
+pub(super) async fn scan<S: ItemStore>(
     authority: Arc<Authority<S>>,
     reports: Arc<FailureReports>,
     mut stop: watch::Receiver<bool>,
@@ -64,7 +64,7 @@ struct FolderTrouble(Option<Arc<str>>);
 
 impl FolderTrouble {
     /// Reports that the folder cannot be used any more, or that it can again, once each.
-    fn note<S: CertificateStore>(
+    fn note<S: ItemStore>(
         &mut self,
         authority: &Authority<S>,
         reports: &FailureReports,
@@ -98,10 +98,7 @@ impl FolderTrouble {
 }
 
 impl SeenChallenges {
-    async fn scan<S: CertificateStore>(
-        &mut self,
-        authority: &Authority<S>,
-    ) -> Result<(), StoreError> {
+    async fn scan<S: ItemStore>(&mut self, authority: &Authority<S>) -> Result<(), StoreError> {
         let listed = authority.store.list(ItemKind::Challenge).await?;
         self.0
             .retain(|name, _| listed.iter().any(|item| item.name == *name));
@@ -144,9 +141,7 @@ impl SeenChallenges {
 }
 
 /// Serves what other nodes have stored.
-async fn scan_certificates<S: CertificateStore>(
-    authority: &Authority<S>,
-) -> Result<(), StoreError> {
+async fn scan_certificates<S: ItemStore>(authority: &Authority<S>) -> Result<(), StoreError> {
     let cells = authority.cells().clone();
     if cells.is_empty() {
         return Ok(());

@@ -60,7 +60,7 @@ pub use self::route::{
     Conditions, EndpointHost, FixedResponse, LeadsTo, PathMatch, PlainHttp, RequestKind, Respond,
     RouteConfig, RouteProbe, Split, SplitBranch, Strictness,
 };
-pub use self::secret::Secret;
+pub use self::secret::{Secret, SharedKeys};
 pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
 pub use self::shared_limit::{MissingKey, SharedLimitConfig, WhenFull};
 pub use self::store::{

@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 
 use super::file_thread::FileThreadError;
-use crate::acme::store::StoreError;
 use crate::config::model::Bind;
 use crate::config::sources::LostFiles;
 use crate::config::{BindPlaces, Report};
@@ -14,6 +13,7 @@ use crate::net::listen_error::ListenFailure;
 use crate::net::tls::TlsError;
 use crate::observe::recorder::AccessLogError;
 use crate::snapshot::SnapshotError;
+use crate::store::StoreError;
 
 /// Why the process did not start.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 /// Secret bytes. They are wiped when dropped, and `Debug` does not show them.
 ///
-/// A secret is serialized only for the successor of this process.
+/// A secret is serialized only for the successor of this process, and for what is sealed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Zeroizing<Vec<u8>>", into = "Zeroizing<Vec<u8>>")]
 pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
@@ -35,6 +35,15 @@ impl From<Secret> for Zeroizing<Vec<u8>> {
     fn from(secret: Secret) -> Self {
         (*secret.0).clone()
     }
+}
+
+/// Keys that nodes have agreed on, for one purpose.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedKeys {
+    /// The keys that are accepted, oldest first.
+    pub secrets: Vec<Secret>,
+    /// The position of the key for anything new; `None` while each node uses one of its own.
+    pub current: Option<usize>,
 }
 
 impl fmt::Debug for Secret {

@@ -96,7 +96,7 @@ impl FileQueue {
 fn started() -> Result<SyncSender<FileWork>, ()> {
     let (sender, receiver) = sync_channel::<FileWork>(MAX_WAITING);
     // Not one of the runtime's threads: their number is limited, and all of them must have ended before it does.
-    let thread = thread::Builder::new().name("acme files".to_owned());
+    let thread = thread::Builder::new().name("store files".to_owned());
     let started = thread.spawn(move || {
         while let Ok(work) = receiver.recv() {
             work();

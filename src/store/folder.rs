@@ -3,27 +3,18 @@
 //! Folders are for the owner alone (0700), and so are files (0600): there are keys in them. A file is written
 //! under another name and renamed, so it is whole or not there.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file_queue::FileQueue;
-use super::{CertificateStore, ItemKind, ItemRevision, StoreError};
-use crate::config::{Unreadable, writable_folder};
-
-/// The largest item, in bytes. A chain of certificates has a few thousand.
-const MAX_ITEM_BYTES: u64 = 256 * 1024;
-
-/// Items of a kind that are listed, at most.
-const MAX_ITEMS: usize = 10_000;
-
-/// What begins the name of a file that is being written.
-const UNFINISHED: &str = ".new-";
-
-/// After this time, a file that is being written has been left behind by a process that was killed.
-const MAX_UNFINISHED_SECONDS: i64 = 24 * 60 * 60;
+use super::files::{
+    MAX_ITEMS, UNFINISHED, check, created, failed, linked, read, remove, remove_if_left_behind,
+    written,
+};
+use super::{ItemKind, ItemRevision, ItemStore, StoreError};
 
 /// A folder of one authority.
 #[derive(Debug)]
@@ -44,7 +35,7 @@ impl FolderStore {
 
     /// A store that waits for files however much time the test lets pass meanwhile.
     #[cfg(test)]
-    pub(in crate::acme) fn patient(state: &Path, name: &str) -> Self {
+    pub(crate) fn patient(state: &Path, name: &str) -> Self {
         let store = Self::new(state, name);
         let queue = store
             .queue
@@ -54,22 +45,15 @@ impl FolderStore {
 
     fn path(&self, kind: ItemKind, name: &str) -> PathBuf {
         self.folder
-            .join(folder_of(kind))
+            .join(kind.folder())
             .join(format!("{name}{}", ending_of(kind)))
     }
 }
 
-impl CertificateStore for FolderStore {
+impl ItemStore for FolderStore {
     async fn check(&self) -> Result<(), StoreError> {
         let folder = Arc::clone(&self.folder);
-        let check = move || {
-            writable_folder(&folder).map_err(|Unreadable { why, hint }| StoreError::Unwritable {
-                path: folder.to_path_buf(),
-                why,
-                hint,
-            })
-        };
-        self.queue.run(check).await
+        self.queue.run(move || check(&folder)).await
     }
 
     async fn read(&self, kind: ItemKind, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -94,7 +78,7 @@ impl CertificateStore for FolderStore {
         let path = self.path(kind, name);
         let create = move || {
             // A link is made only if the name is free. Unlike O_EXCL, it makes a file that is complete.
-            let linked = written(&path, &content, |new, path| fs::hard_link(new, path));
+            let linked = written(&path, &content, linked);
             match linked {
                 // File systems of Windows servers have no links.
                 Err(_) if path.symlink_metadata().is_err() => created(&path, &content),
@@ -107,29 +91,12 @@ impl CertificateStore for FolderStore {
 
     async fn remove(&self, kind: ItemKind, name: &str) -> Result<(), StoreError> {
         let path = self.path(kind, name);
-        let removed = move || match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(failed("remove", &path, &error))
-            }
-            _ => Ok(()),
-        };
-        self.queue.run(removed).await
+        self.queue.run(move || remove(&path)).await
     }
 
     async fn list(&self, kind: ItemKind) -> Result<Vec<ItemRevision>, StoreError> {
-        let folder = self.folder.join(folder_of(kind));
+        let folder = self.folder.join(kind.folder());
         self.queue.run(move || list(&folder, ending_of(kind))).await
-    }
-}
-
-fn folder_of(kind: ItemKind) -> &'static str {
-    match kind {
-        ItemKind::Account => "accounts",
-        ItemKind::Certificate => "certificates",
-        ItemKind::Order => "orders",
-        ItemKind::Challenge => "challenges",
-        ItemKind::Attempt => "attempts",
-        ItemKind::Lock => "locks",
     }
 }
 
@@ -137,86 +104,13 @@ fn ending_of(kind: ItemKind) -> &'static str {
     match kind {
         ItemKind::Certificate => ".pem",
         ItemKind::Lock => ".lock",
-        ItemKind::Account | ItemKind::Order | ItemKind::Challenge | ItemKind::Attempt => ".json",
+        ItemKind::Account
+        | ItemKind::Order
+        | ItemKind::Challenge
+        | ItemKind::Attempt
+        | ItemKind::TicketKeys
+        | ItemKind::StickyKeys => ".json",
     }
-}
-
-fn failed(action: &'static str, path: &Path, error: &io::Error) -> StoreError {
-    StoreError::File {
-        action,
-        path: path.to_owned(),
-        error: error.to_string(),
-    }
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed("read", path, &error)),
-    };
-    let mut content = Vec::new();
-    let read = file.take(MAX_ITEM_BYTES + 1).read_to_end(&mut content);
-    read.map_err(|error| failed("read", path, &error))?;
-    if content.len() as u64 > MAX_ITEM_BYTES {
-        return Err(StoreError::TooLarge {
-            path: path.to_owned(),
-            limit: MAX_ITEM_BYTES,
-        });
-    }
-    Ok(Some(content))
-}
-
-/// Writes a new file beside `path`, and lets `place` give it that name.
-fn written(
-    path: &Path,
-    content: &[u8],
-    place: impl FnOnce(&Path, &Path) -> io::Result<()>,
-) -> Result<(), StoreError> {
-    let error = |error: &io::Error| failed("write", path, error);
-    let folder = path.parent().unwrap_or(path);
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| failed("create", folder, &error))?;
-    let new = folder.join(format!("{UNFINISHED}{:016x}", fastrand::u64(..)));
-    let result: io::Result<()> = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(content)?;
-        // The new name must not lead to a file that a power cut has emptied.
-        file.sync_all()?;
-        place(&new, path)?;
-        // Not every file system can do this with a folder.
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
-        Ok(())
-    })();
-    if result.is_err() || new.symlink_metadata().is_ok() {
-        // After a link, the file has two names.
-        let _ = fs::remove_file(&new);
-    }
-    result.map_err(|failure| error(&failure))
-}
-
-/// Writes a file in place, if there is none. Others may read half of it for a moment.
-fn created(path: &Path, content: &[u8]) -> Result<bool, StoreError> {
-    let opened = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    let written = match opened {
-        Ok(mut file) => file.write_all(content).and_then(|()| file.sync_all()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => Err(error),
-    };
-    written
-        .map(|()| true)
-        .map_err(|error| failed("write", path, &error))
 }
 
 fn list(folder: &Path, ending: &str) -> Result<Vec<ItemRevision>, StoreError> {
@@ -251,14 +145,6 @@ fn list(folder: &Path, ending: &str) -> Result<Vec<ItemRevision>, StoreError> {
 fn revision_of(metadata: &fs::Metadata) -> u128 {
     let time = metadata.mtime().unsigned_abs() << 30 | metadata.mtime_nsec().unsigned_abs();
     u128::from(metadata.ino()) << 64 | u128::from(time)
-}
-
-fn remove_if_left_behind(path: &Path, metadata: &fs::Metadata) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    if now.saturating_sub(metadata.mtime()) > MAX_UNFINISHED_SECONDS {
-        let _ = fs::remove_file(path);
-    }
 }
 
 #[cfg(test)]
