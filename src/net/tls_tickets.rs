@@ -2,7 +2,7 @@
 //! section 4.6.1). They are stateless here: a ticket is the session, encrypted with a key of ours.
 //!
 //! This file owns the keys. They are generated and rotated here, or read from a file that several nodes
-//! share. `server` decides which listener uses which.
+//! share, or agreed on by nodes. `server` decides which listener uses which.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,15 +16,15 @@ use rustls::server::ProducesTickets;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::config::model::{Secret, TicketKeysFile};
+use crate::config::model::{Secret, SharedKeys, TicketKeysFile};
 use crate::quota::failure_reports::RecurringTrouble;
 
 /// The lifetime of a ticket, as announced to clients, and as enforced here: rustls does not check its age.
-const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+pub const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// How long a generated key encrypts tickets. A leaked key reveals the sessions of this time and of the
 /// lifetime before it.
-const ROTATION_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+pub const ROTATION_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// The length of a key's name, which identifies the key at the start of every ticket.
 const NAME_LEN: usize = 16;
@@ -49,8 +49,12 @@ pub struct TicketKeys {
 /// All keys in use.
 struct KeyRing {
     keys: Vec<Arc<TicketKey>>,
-    /// The index of the key that encrypts new tickets.
+    /// The index of the key that encrypts new tickets, unless a shared one does.
     current: usize,
+    /// Keys that nodes have agreed on.
+    shared: Vec<Arc<TicketKey>>,
+    /// The index of the shared key that encrypts new tickets, if one does.
+    shared_current: Option<usize>,
 }
 
 /// One key, derived from a secret for a scope.
@@ -90,15 +94,8 @@ impl TicketKeys {
     }
 
     fn own_at(now: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
-        let ring = KeyRing {
-            keys: vec![TicketKey::random(now, scope)?.into()],
-            current: 0,
-        };
-        Ok(Self {
-            ring: ArcSwap::from_pointee(ring),
-            rotating: Some(Mutex::default()),
-            scope: scope.into(),
-        })
+        let key = TicketKey::random(now, scope)?;
+        Ok(Self::with(vec![key.into()], 0, Some(Mutex::default()), scope))
     }
 
     /// Keys that several nodes share, oldest first. The last but one encrypts new tickets, so that a new key
@@ -114,14 +111,60 @@ impl TicketKeys {
             .collect();
         let keys = keys?;
         let last = keys.len().checked_sub(1).ok_or(TicketKeysError)?;
-        Ok(Self {
+        Ok(Self::with(keys, last.saturating_sub(1), None, scope))
+    }
+
+    fn with(
+        keys: Vec<Arc<TicketKey>>,
+        current: usize,
+        rotating: Option<Mutex<RecurringTrouble>>,
+        scope: &str,
+    ) -> Self {
+        Self {
             ring: ArcSwap::from_pointee(KeyRing {
-                current: last.saturating_sub(1),
                 keys,
+                current,
+                shared: Vec::new(),
+                shared_current: None,
             }),
-            rotating: None,
+            rotating,
             scope: scope.into(),
-        })
+        }
+    }
+
+    /// From now on, keys that nodes have agreed on are used beside generated ones, which still decrypt the tickets
+    /// that they have encrypted. If none of the shared ones is current, a generated key encrypts new tickets. Keys
+    /// from a file are not changed.
+    ///
+    /// # Errors
+    /// [`TicketKeysError`]; the keys stay as they are.
+    pub fn share(&self, agreed: &SharedKeys) -> Result<(), TicketKeysError> {
+        let Some(rotating) = &self.rotating else {
+            return Ok(());
+        };
+        let _guard = rotating.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = self.ring.load();
+        let now = SystemTime::now();
+        let known = |secret: &Secret| {
+            let mut known = ring.shared.iter();
+            known.find(|key| key.secret == *secret).map(Arc::clone)
+        };
+        let shared: Result<Vec<_>, _> = agreed
+            .secrets
+            .iter()
+            .map(|secret| match known(secret) {
+                Some(key) => Ok(key),
+                None => TicketKey::of(secret.clone(), now, &self.scope).map(Arc::new),
+            })
+            .collect();
+        let shared = shared?;
+        self.ring.store(Arc::new(KeyRing {
+            keys: ring.keys.clone(),
+            current: ring.current,
+            shared_current: agreed.current.filter(|at| *at < shared.len()),
+            shared,
+        }));
+        Ok(())
     }
 
     /// Whether the keys were generated here; a reload keeps such keys.
@@ -145,14 +188,8 @@ impl TicketKeys {
             })
             .collect();
         let keys = keys?;
-        Ok(Self {
-            ring: ArcSwap::from_pointee(KeyRing {
-                current: keys.len().checked_sub(1).ok_or(TicketKeysError)?,
-                keys,
-            }),
-            rotating: Some(Mutex::default()),
-            scope: scope.into(),
-        })
+        let last = keys.len().checked_sub(1).ok_or(TicketKeysError)?;
+        Ok(Self::with(keys, last, Some(Mutex::default()), scope))
     }
 
     /// The generated keys, for a successor, oldest first. Keys from a file are not handed over: the successor
@@ -171,13 +208,14 @@ impl TicketKeys {
         self.rotate(now);
         let ring = self.ring.load();
         let made = seconds(now).to_be_bytes();
-        ring.keys.get(ring.current)?.seal(&[&made, plain].concat())
+        ring.current()?.seal(&[&made, plain].concat())
     }
 
     fn decrypt_at(&self, now: SystemTime, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, sealed) = ticket.split_first_chunk::<NAME_LEN>()?;
         let ring = self.ring.load();
-        let key = ring.keys.iter().find(|key| key.name == *name)?;
+        let mut keys = ring.shared.iter().chain(&ring.keys);
+        let key = keys.find(|key| key.name == *name)?;
         let mut plain = key.open(sealed)?;
         let made = u64::from_be_bytes(*plain.first_chunk::<MADE_LEN>()?);
         // A ticket from the future was made by a node whose clock is ahead.
@@ -191,7 +229,9 @@ impl TicketKeys {
     fn rotate(&self, now: SystemTime) {
         let is_due = |ring: &KeyRing| {
             let current = ring.keys.get(ring.current);
-            current.is_none_or(|key| key.age(now) >= ROTATION_INTERVAL)
+            // No ticket is encrypted with a generated key while there is a shared one.
+            ring.shared_current.is_none()
+                && current.is_none_or(|key| key.age(now) >= ROTATION_INTERVAL)
         };
         let Some(rotating) = &self.rotating else {
             return;
@@ -218,7 +258,19 @@ impl TicketKeys {
         self.ring.store(Arc::new(KeyRing {
             current: keys.len() - 1,
             keys,
+            shared: ring.shared.clone(),
+            shared_current: ring.shared_current,
         }));
+    }
+}
+
+impl KeyRing {
+    /// The key that encrypts new tickets.
+    fn current(&self) -> Option<&Arc<TicketKey>> {
+        match self.shared_current {
+            Some(at) => self.shared.get(at),
+            None => self.keys.get(self.current),
+        }
     }
 }
 
@@ -329,6 +381,11 @@ mod tests {
         Secret::new(Zeroizing::new(vec![fill; TicketKeysFile::LONG]))
     }
 
+    fn agreed(fills: &[u8], current: Option<usize>) -> SharedKeys {
+        let secrets = fills.iter().copied().map(secret).collect();
+        SharedKeys { secrets, current }
+    }
+
     fn given(fills: &[u8], scope: &str) -> TicketKeys {
         let secrets: Vec<_> = fills.iter().copied().map(secret).collect();
         TicketKeys::given(&secrets, scope).unwrap()
@@ -400,6 +457,46 @@ mod tests {
         assert_eq!(other.count(), 2);
         assert!(opened(&other, start + 6 * HOUR, &ticket).is_some());
         assert!(given(&[1, 2], "public").hand_over().is_empty());
+    }
+
+    #[test]
+    fn nodes_that_agree_on_keys_resume_the_sessions_of_each_other() {
+        let [a, b] = [0; 2].map(|_| TicketKeys::own("public").unwrap());
+        let before = a.encrypt(b"before").unwrap();
+        assert_eq!(b.decrypt(&before), None);
+        // Known to both, and used by neither.
+        for node in [&a, &b] {
+            node.share(&agreed(&[1], None)).unwrap();
+            let own = node.encrypt(b"own").unwrap();
+            assert!(node.decrypt(&own).is_some());
+        }
+        // One learns of the promotion earlier.
+        a.share(&agreed(&[1], Some(0))).unwrap();
+        let shared = a.encrypt(b"shared").unwrap();
+        assert_eq!(b.decrypt(&shared).as_deref(), Some(&b"shared"[..]));
+        b.share(&agreed(&[1, 2], Some(0))).unwrap();
+        let back = b.encrypt(b"back").unwrap();
+        assert_eq!(a.decrypt(&back).as_deref(), Some(&b"back"[..]));
+        b.share(&agreed(&[1, 2], Some(1))).unwrap();
+        assert_eq!(a.decrypt(&b.encrypt(b"next").unwrap()), None);
+        a.share(&agreed(&[2], Some(0))).unwrap();
+        assert!(a.decrypt(&b.encrypt(b"next").unwrap()).is_some());
+        assert_eq!(a.decrypt(&shared), None, "a key that was dropped");
+        // What was issued before the nodes agreed is good for as long as ever.
+        assert!(a.decrypt(&before).is_some());
+        // What is handed over are the generated keys; the agreement has the others.
+        let other = TicketKeys::taken_over(a.hand_over(), "public").unwrap();
+        assert!(other.decrypt(&before).is_some());
+        let late = SystemTime::now() + 100 * HOUR;
+        assert_eq!(a.encrypt_at(late, b"late").unwrap()[..NAME_LEN], b.encrypt(b"").unwrap()[..NAME_LEN]);
+        // No longer shared: a generated key, which is not old.
+        a.share(&agreed(&[], None)).unwrap();
+        let own = a.encrypt_at(late, b"own").unwrap();
+        assert_eq!(b.decrypt(&own), None);
+        assert!(a.decrypt_at(late, &own).is_some());
+        let file = given(&[1, 2], "public");
+        file.share(&agreed(&[7], Some(0))).unwrap();
+        assert!(given(&[1], "public").decrypt(&file.encrypt(b"x").unwrap()).is_some());
     }
 
     #[test]

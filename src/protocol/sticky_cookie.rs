@@ -65,7 +65,52 @@ pub struct StickyCookie {
     pub is_aging: bool,
 }
 
-/// Issues and verifies the sticky cookies of an upstream.
+/// Issues the sticky cookies of an upstream with one key, and verifies those that were issued with any of several.
+#[derive(Debug)]
+pub struct CookieSigners {
+    current: CookieSigner,
+    /// Those that only verify.
+    others: Vec<CookieSigner>,
+}
+
+impl CookieSigners {
+    /// `current` issues and verifies, `others` verify.
+    pub fn new(current: CookieSigner, others: Vec<CookieSigner>) -> Self {
+        Self { current, others }
+    }
+
+    /// What issues cookies.
+    pub fn current(&self) -> &CookieSigner {
+        &self.current
+    }
+
+    /// The tags of the endpoint with this address, as cookies of any of the keys have them.
+    pub fn tags(&self, address: &str) -> Box<[EndpointTag]> {
+        self.all().map(|signer| signer.tag(address)).collect()
+    }
+
+    /// The newest valid cookie of a request. A client that has got a new one may still send an older one of the
+    /// same name, which was set for another domain or path.
+    pub fn newest(&self, headers: &HeaderMap, settings: &Sticky, now: u64) -> Option<StickyCookie> {
+        let read = |value| {
+            let mut signers = self.all();
+            signers.find_map(|signer| signer.read(value, settings, now))
+        };
+        cookie_values(headers, &settings.cookie)
+            .take(MAX_VERIFIED)
+            .filter_map(read)
+            .reduce(|newest, other| match other.issued > newest.issued {
+                true => other,
+                false => newest,
+            })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &CookieSigner> {
+        std::iter::once(&self.current).chain(&self.others)
+    }
+}
+
+/// Issues and verifies the sticky cookies of an upstream with one key.
 pub struct CookieSigner {
     key: hmac::Key,
     upstream: Box<str>,
@@ -112,18 +157,6 @@ impl CookieSigner {
         let signature = self.sign(b"cookie", &bytes);
         bytes.extend(signature.as_ref().iter().take(SIGNATURE));
         URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    /// The newest valid cookie of a request. A client that has got a new one may still send an older one of the
-    /// same name, which was set for another domain or path.
-    pub fn newest(&self, headers: &HeaderMap, settings: &Sticky, now: u64) -> Option<StickyCookie> {
-        cookie_values(headers, &settings.cookie)
-            .take(MAX_VERIFIED)
-            .filter_map(|value| self.read(value, settings, now))
-            .reduce(|newest, other| match other.issued > newest.issued {
-                true => other,
-                false => newest,
-            })
     }
 
     /// Verifies a cookie's value: `None` if it is not one of ours, or older than `settings.ttl`.
@@ -280,7 +313,9 @@ mod tests {
             let pairs: Vec<String> = values.iter().map(|it| format!("tidegate={it}")).collect();
             let mut headers = HeaderMap::new();
             headers.insert(COOKIE, pairs.join("; ").parse().unwrap());
-            signer.newest(&headers, &settings(), NOW).map(|it| it.to)
+            let signers = CookieSigners::new(CookieSigner::new(&[7; 32], "chat"), Vec::new());
+            let newest = signers.newest(&headers, &settings(), NOW);
+            newest.map(|it| it.to)
         };
         let leads_to = |address: &str| Some(signer.tag(address));
         assert_eq!(newest(&[&old, &new]), leads_to("b:1"));
@@ -291,6 +326,25 @@ mod tests {
         let mut many = vec![&forged; MAX_VERIFIED];
         many.push(&new);
         assert_eq!(newest(&many), None);
+    }
+
+    #[test]
+    fn cookies_of_earlier_and_coming_keys_lead_to_the_same_endpoint() {
+        let signer = |fill: u8| CookieSigner::new(&[fill; 32], "chat");
+        let signers = CookieSigners::new(signer(2), vec![signer(1), signer(3)]);
+        let tags = signers.tags("a:1");
+        assert_eq!(tags[0], signers.current().tag("a:1"));
+        let newest = |signer: &CookieSigner| {
+            let value = signer.seal(signer.tag("a:1"), NOW);
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, format!("tidegate={value}").parse().unwrap());
+            signers.newest(&headers, &settings(), NOW)
+        };
+        for (fill, at) in [(2, 0), (1, 1), (3, 2)] {
+            assert_eq!(newest(&signer(fill)).map(|it| it.to), Some(tags[at]));
+        }
+        assert_eq!(newest(&signer(4)), None);
+        assert_ne!(tags[0], tags[1]);
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub(super) fn seconds() -> u64 {
 /// The affinity of a request in `upstream`, and the valid sticky cookie that it carries.
 pub fn of(upstream: &Upstream, traits: KeyTraits<'_>) -> (Affinity, Option<StickyCookie>) {
     let sticky_cookie = upstream.sticky.as_ref().and_then(|sticky| {
-        let signer = &sticky.signer;
-        signer.newest(traits.headers, &sticky.settings, seconds())
+        let signers = sticky.signers();
+        signers.newest(traits.headers, &sticky.settings, seconds())
     });
     let key = upstream.hash_key();
     let key = key.and_then(|key| traits.value(key));

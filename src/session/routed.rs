@@ -148,7 +148,9 @@ impl RoutedRequest<'_> {
     /// The sticky cookie for the leased endpoint, unless the client has one that is still fresh.
     fn cookie_to(&self, lease: &Lease) -> Option<HeaderValue> {
         let sticky = self.upstream.sticky.as_ref()?;
-        let tag = sticky.signer.tag(&lease.endpoint().label);
+        let signers = sticky.signers();
+        let signer = signers.current();
+        let tag = signer.tag(&lease.endpoint().label);
         if self
             .sticky_cookie
             .is_some_and(|sticky_cookie| sticky_cookie.to == tag && !sticky_cookie.is_aging)
@@ -156,8 +158,6 @@ impl RoutedRequest<'_> {
             return None;
         }
         let secure = self.incoming.client.secure();
-        sticky
-            .signer
-            .set(tag, &sticky.settings, secure, affinity::seconds())
+        signer.set(tag, &sticky.settings, secure, affinity::seconds())
     }
 }

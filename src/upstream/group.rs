@@ -4,12 +4,15 @@
 
 mod ejection;
 mod pick;
+mod stickiness;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 pub use self::pick::{Affinity, Availability, NameTag, PickError};
 use self::pick::{Endpoint, Group, TaggedName};
+pub use self::stickiness::Stickiness;
 use super::discovery::record::DiscoveryRecord;
 use super::endpoint::{EndpointState, Lease, locked};
 use super::health::{EndpointHealth, HealthStatus};
@@ -17,12 +20,12 @@ use super::queue::QueueError;
 use super::registry::{Registry, UpstreamState, UpstreamTls};
 use super::time::{micros, second};
 use crate::config::model::{
-    self, Balance, ConnectConfig, EndpointPhase, Picking, QueueConfig, RequestKey, Retry, Sticky,
+    self, Balance, ConnectConfig, EndpointPhase, Picking, QueueConfig, RequestKey, Retry,
     UpstreamTimeouts,
 };
 use crate::net::tls::TlsError;
 use crate::protocol::retry_after::ClientWait;
-use crate::protocol::sticky_cookie::{CookieSigner, EndpointTag};
+use crate::protocol::sticky_cookie::EndpointTag;
 
 /// A named group of endpoints.
 #[derive(Debug)]
@@ -38,15 +41,6 @@ pub struct Upstream {
     group: Mutex<Group>,
     state: Arc<UpstreamState>,
     registry: Arc<Registry>,
-}
-
-/// The sticky cookie of an upstream.
-#[derive(Debug)]
-pub struct Stickiness {
-    /// The configuration of the cookie.
-    pub settings: Sticky,
-    /// Signs the cookie and verifies it.
-    pub signer: CookieSigner,
 }
 
 /// An endpoint of an upstream as it is now: its configuration and its state.
@@ -109,14 +103,8 @@ impl Upstream {
     ) -> Result<Self, TlsError> {
         let state = registry.upstream(&settings.name);
         let tls = settings.reach.tls.as_ref();
-        let sticky = settings.sticky.as_ref().map(|sticky| {
-            let secret = sticky.secret.as_ref();
-            let secret = secret.map_or_else(|| state.secret(), |secret| secret.bytes());
-            Stickiness {
-                settings: sticky.clone(),
-                signer: CookieSigner::new(secret, &settings.name),
-            }
-        });
+        let sticky = settings.sticky.as_ref();
+        let sticky = sticky.map(|sticky| Stickiness::new(sticky, &state, &registry.sticky_keys()));
         let upstream = Self {
             name: Arc::clone(&settings.name),
             tls: tls.map(|tls| state.tls(tls)).transpose()?,
@@ -174,7 +162,6 @@ impl Upstream {
             .map(|endpoint| {
                 let state = self.registry.endpoint(&self.state, &endpoint.address);
                 state.set_discovered_host(endpoint.host.as_deref());
-                let sticky = self.sticky.as_ref();
                 Endpoint {
                     weight: endpoint.weight,
                     max_in_flight: endpoint.max_tunnels.unwrap_or(usize::MAX),
@@ -182,7 +169,7 @@ impl Upstream {
                     is_backup: endpoint.backup,
                     phase: endpoint.phase,
                     name: endpoint.name.as_deref().map(TaggedName::new),
-                    tag: sticky.map(|sticky| sticky.signer.tag(&state.label)),
+                    tags: self.tags_of(&state),
                     state,
                 }
             })
@@ -275,10 +262,34 @@ impl Upstream {
         self.state.queue.waiting()
     }
 
-    /// The tag of an endpoint in sticky cookies; `None` if the upstream has none.
+    /// The tag of an endpoint in new sticky cookies; `None` if the upstream has none.
     pub fn tag_of(&self, endpoint: &EndpointState) -> Option<EndpointTag> {
         let sticky = self.sticky.as_ref()?;
-        Some(sticky.signer.tag(&endpoint.label))
+        Some(sticky.signers().current().tag(&endpoint.label))
+    }
+
+    /// The tags of an endpoint in sticky cookies, one for each key.
+    pub fn tags_of(&self, endpoint: &EndpointState) -> Box<[EndpointTag]> {
+        let sticky = self.sticky.as_ref();
+        let tags = sticky.map(|sticky| sticky.signers().tags(&endpoint.label));
+        tags.unwrap_or_default()
+    }
+
+    /// From now on, sticky cookies without a key of their own are signed as nodes have agreed.
+    pub fn share_sticky_keys(&self) {
+        let Some(sticky) = &self.sticky else {
+            return;
+        };
+        sticky.share(&self.state, &self.registry.sticky_keys());
+        // Outside the lock: it takes a signature for each endpoint and key.
+        let endpoints = self.endpoints();
+        let tags = endpoints.iter().map(|state| (state.id, self.tags_of(state)));
+        let tags: HashMap<u64, _> = tags.collect();
+        for endpoint in &mut locked(&self.group).endpoints {
+            if let Some(tags) = tags.get(&endpoint.state.id) {
+                endpoint.tags = tags.clone();
+            }
+        }
     }
 
     /// What stands for an endpoint of this name; `None` if there is none.

@@ -17,7 +17,7 @@ use super::handover::{UnclaimedHandover, UpstreamHandover, UpstreamsHandover};
 use super::queue::Queue;
 use super::retry_budget::RetryBudget;
 use super::time::micros;
-use crate::config::model::{self, Address, Discovery, EndpointTls, Roots, Secret};
+use crate::config::model::{self, Address, Discovery, EndpointTls, Roots, Secret, SharedKeys};
 use crate::net::tls::{self, TlsError};
 
 /// TLS for connections to the endpoints of an upstream.
@@ -99,6 +99,11 @@ impl UpstreamState {
         })
     }
 
+    /// The same, if it was used already.
+    pub(super) fn known_secret(&self) -> Option<&[u8]> {
+        self.secret.get().map(|secret| &secret[..])
+    }
+
     /// The state to hand to a successor.
     fn hand_over(&self) -> UpstreamHandover {
         let secret = self.secret.get();
@@ -158,6 +163,8 @@ pub struct Registry {
     /// State from a predecessor that has not been claimed yet.
     unclaimed: Mutex<UnclaimedHandover>,
     agenda: HealthAgenda,
+    /// The keys of sticky cookies that nodes have agreed on.
+    sticky_keys: Mutex<SharedKeys>,
 }
 
 impl Registry {
@@ -201,6 +208,17 @@ impl Registry {
                 .map(|(upstream, address)| (upstream.to_string(), address.clone()))
                 .collect(),
         }
+    }
+
+    /// The keys that nodes have agreed on for sticky cookies without a key of their own.
+    pub fn sticky_keys(&self) -> SharedKeys {
+        locked(&self.sticky_keys).clone()
+    }
+
+    /// From now on, nodes have agreed on these keys. Upstreams use them after
+    /// [`share_sticky_keys`](super::group::Upstream::share_sticky_keys), and if they are new.
+    pub fn set_sticky_keys(&self, agreed: &SharedKeys) {
+        *locked(&self.sticky_keys) = agreed.clone();
     }
 
     /// The process has started: endpoints that appear from now on are new. What the predecessor knew

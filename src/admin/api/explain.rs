@@ -423,7 +423,8 @@ impl Visit<'_> {
                 Rejection::EndpointsFull
             }
         })?;
-        let is_sticky = affinity.sticky.is_some() && upstream.tag_of(&endpoint) == affinity.sticky;
+        let tags = upstream.tags_of(&endpoint);
+        let is_sticky = affinity.sticky.is_some_and(|tag| tags.contains(&tag));
         explained.endpoint = Some(endpoint.label.to_string());
         let host = &route.settings.endpoint_host;
         let host = edit::endpoint_host(host, target.authority(), || endpoint.host());

@@ -30,8 +30,8 @@ pub(super) struct Endpoint {
     pub(super) phase: EndpointPhase,
     /// The name by which it may be asked for. The targets of SRV records may share one.
     pub(super) name: Option<TaggedName>,
-    /// The endpoint's tag in sticky cookies.
-    pub(super) tag: Option<EndpointTag>,
+    /// The endpoint's tags in sticky cookies: one for each key.
+    pub(super) tags: Box<[EndpointTag]>,
     pub(super) state: Arc<EndpointState>,
 }
 
@@ -141,6 +141,10 @@ impl Endpoint {
         self.is_undrained() && self.phase == EndpointPhase::Ready
     }
 
+    fn is_tagged(&self, tag: EndpointTag) -> bool {
+        self.tags.contains(&tag)
+    }
+
     fn is_named(&self, name: NameTag) -> bool {
         self.name.as_ref().is_some_and(|own| own.tag == name)
     }
@@ -171,7 +175,7 @@ impl Group {
         let of = |endpoint: &Endpoint| {
             let is_bound = affinity.named.is_some()
                 || affinity.reserved == Some(endpoint.state.id)
-                || (affinity.sticky.is_some() && affinity.sticky == endpoint.tag);
+                || affinity.sticky.is_some_and(|tag| endpoint.is_tagged(tag));
             let is_last = endpoint.phase == EndpointPhase::Terminating;
             let serves_others = endpoint.weight() > 0 && !(is_last && is_any_ready);
             if !endpoint.serves_bound() || !(is_bound || serves_others) {
@@ -291,7 +295,7 @@ impl Group {
     ) -> Result<Lease, PickError> {
         let sticky = affinity.sticky;
         let bound =
-            sticky.and_then(|tag| self.pick_bound(context, |endpoint| endpoint.tag == Some(tag)));
+            sticky.and_then(|tag| self.pick_bound(context, |endpoint| endpoint.is_tagged(tag)));
         if let Some(lease) = bound {
             return Ok(lease);
         }
