@@ -10,6 +10,7 @@ use crate::auth::revocations::RevocationsHandover;
 use crate::net::inherited::{InheritedSockets, SocketId};
 use crate::net::tls_tickets::HandoverTicketKey;
 use crate::quota::shared::LimitsHandover;
+use crate::store::key_set::KeySet;
 use crate::upstream::handover::UpstreamsHandover;
 
 /// Everything that is handed over. The descriptors follow the message, in this order: one for each of
@@ -44,6 +45,19 @@ pub struct HandoverState {
     /// What distinguishes this node from others in its fleet. Version 0.1.0 has none.
     #[serde(default)]
     pub fleet_instance: Option<Box<str>>,
+    /// The keys that nodes share. Older versions have none.
+    #[serde(default)]
+    pub shared_keys: KeysHandover,
+}
+
+/// The keys that nodes share, as far as the process knows them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeysHandover {
+    /// Those of session tickets.
+    pub tickets: Option<KeySet>,
+    /// Those of sticky cookies.
+    pub sticky: Option<KeySet>,
 }
 
 /// The session ticket keys of one listener.

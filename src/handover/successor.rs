@@ -11,7 +11,7 @@ use super::dialogue::Dialogue;
 use super::identity::Identity;
 use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
-use super::state::{HandoverState, InheritedListeners};
+use super::state::{HandoverState, InheritedListeners, KeysHandover};
 use crate::auth::revocations::RevocationsHandover;
 use crate::net::inherited::{Purpose, SocketId};
 use crate::quota::shared::LimitsHandover;
@@ -51,6 +51,8 @@ pub struct Inheritance {
     pub revocations: Option<RevocationsHandover>,
     /// What distinguishes this node from others in its fleet.
     pub fleet_instance: Option<Box<str>>,
+    /// The keys that nodes share, as far as the predecessor knows them.
+    pub shared_keys: KeysHandover,
     /// The links to older generations that still drain.
     older: Vec<(Identity, OwnedFd)>,
 }
@@ -93,6 +95,7 @@ impl Predecessor {
             limits: state.limits,
             revocations: state.revocations,
             fleet_instance: state.fleet_instance,
+            shared_keys: state.shared_keys,
             ..Inheritance::default()
         };
         inheritance.listeners.tickets = state.tickets;

@@ -24,7 +24,7 @@ use self::socket_key::SocketKey;
 use super::acceptor::BoundAddress;
 use super::worker_mailbox::{StopMode, WorkerHandle};
 use crate::admin::view::ListenerState;
-use crate::config::model::{self, Bind};
+use crate::config::model::{self, Bind, SharedKeys};
 use crate::drain::{Drain, Urgency};
 use crate::handover::state::InheritedListeners;
 use crate::net::admission::Admission;
@@ -56,6 +56,8 @@ pub(super) struct Listeners {
     configured: Vec<model::ListenerConfig>,
     /// Listeners that operators have drained.
     drained: HashMap<Arc<str>, DrainedListener>,
+    /// The ticket keys that nodes have agreed on.
+    shared_tickets: SharedKeys,
     /// The client certificates that have been revoked, by listener.
     revoked: HashMap<Arc<str>, Arc<RevokedCertificates>>,
     /// Those of listeners with more of them than before, until they are taken.
@@ -115,6 +117,7 @@ impl Listeners {
                 .drain(..)
                 .map(|name| (name, DrainedListener::default()))
                 .collect(),
+            shared_tickets: SharedKeys::default(),
             inherited,
             revoked: HashMap::new(),
             newly_revoked: Vec::new(),

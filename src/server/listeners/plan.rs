@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Listeners;
 use super::socket_key::SocketKey;
 use crate::config;
-use crate::config::model::{self, Bind};
+use crate::config::model::{self, Bind, SharedKeys};
 use crate::handover::state::ListenerTickets;
 use crate::net::bind::ListeningSocket;
 use crate::net::listen_error::ListenFailure;
@@ -113,6 +113,18 @@ impl Listeners {
         tls::inherited_ticket_keys(name, keys).map(Some)
     }
 
+    /// From now on, listeners without keys from a file use these ticket keys, which nodes have agreed on.
+    pub(in crate::server) fn share_tickets(&mut self, agreed: SharedKeys) {
+        self.shared_tickets = agreed;
+        let running = self.running.values().map(|listener| &listener.tickets);
+        let drained = self.drained.values().map(|listener| &listener.tickets);
+        for tickets in running.chain(drained).flatten() {
+            if let Err(error) = tickets.share(&self.shared_tickets) {
+                tracing::error!(%error, "shared session ticket keys not applied; the present ones stay in use");
+            }
+        }
+    }
+
     pub(super) fn planned(
         &mut self,
         listener: &model::ListenerConfig,
@@ -120,6 +132,9 @@ impl Listeners {
         let secured = listener.tls.as_ref().map(|settings| {
             let tickets = self.present_tickets(&listener.name)?;
             let tickets = tls::ticket_keys(&listener.name, settings, tickets.as_ref())?;
+            if let Some(tickets) = &tickets {
+                tickets.share(&self.shared_tickets)?;
+            }
             let http2 = listener.http2.is_some();
             let config = tls::listener(settings, tickets.as_ref(), &self.managed, http2)?;
             Ok((config, tickets))
