@@ -4,6 +4,7 @@
 mod account;
 mod attempt;
 mod authority;
+mod authority_store;
 mod board;
 mod cell;
 mod chain;
@@ -35,6 +36,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::authority::{Authority, AuthorityParts};
+use self::authority_store::AuthorityStore;
 use self::board::ChallengeBoard;
 use self::cell::CertificateCell;
 use self::counters::OrderCounters;
@@ -47,7 +49,6 @@ use crate::config::model::{AcmeConfig, ManagedCertificate};
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::managed_certificates::ManagedCertificates;
 use crate::store::StoreError;
-use crate::store::folder::FolderStore;
 use crate::upstream::connect::Connector;
 
 /// Keeps managed certificates valid: one task for each.
@@ -66,7 +67,7 @@ pub struct AcmeKeepers {
 /// An authority whose folder is scanned, until this is dropped.
 #[derive(Debug)]
 struct RunningAuthority {
-    authority: Arc<Authority<FolderStore>>,
+    authority: Arc<Authority<AuthorityStore>>,
     _stop: watch::Sender<bool>,
 }
 
@@ -219,13 +220,13 @@ impl AcmeKeepers {
     }
 
     /// The authority with these settings, as running.
-    fn authority(&mut self, config: &Arc<AcmeConfig>) -> Arc<Authority<FolderStore>> {
+    fn authority(&mut self, config: &Arc<AcmeConfig>) -> Arc<Authority<AuthorityStore>> {
         if let Some(running) = self.authorities.get(&config.name)
             && running.authority.config == *config
         {
             return Arc::clone(&running.authority);
         }
-        let store = FolderStore::new(&config.state, &config.name);
+        let store = AuthorityStore::of(config);
         let authority = Arc::new(Authority::new(config, store, self.shared.clone()));
         let (stop, stopped) = watch::channel(false);
         self.control.spawn(scanning(
@@ -263,7 +264,7 @@ impl AcmeKeepers {
     /// Starts the keeper of a certificate, if it has none.
     fn start(
         &mut self,
-        authority: &Arc<Authority<FolderStore>>,
+        authority: &Arc<Authority<AuthorityStore>>,
         cell: &Arc<CertificateCell>,
         is_new: bool,
     ) {
@@ -285,7 +286,7 @@ impl AcmeKeepers {
 
 /// Looks into the folder of an authority until it is stopped.
 async fn scanning(
-    authority: Arc<Authority<FolderStore>>,
+    authority: Arc<Authority<AuthorityStore>>,
     parts: KeeperParts,
     stopped: watch::Receiver<bool>,
 ) {
@@ -299,7 +300,7 @@ async fn scanning(
 
 /// Looks after a certificate until it is stopped.
 async fn keeping(
-    authority: Arc<Authority<FolderStore>>,
+    authority: Arc<Authority<AuthorityStore>>,
     cell: Arc<CertificateCell>,
     parts: KeeperParts,
     is_new: bool,
@@ -346,7 +347,7 @@ async fn try_order(
     let directory = trial_directory(&config.directory);
     let directory = directory.ok_or_else(|| AcmeError::NoStaging(config.name.to_string()))?;
     config.directory = directory.into();
-    let store = FolderStore::new(&config.state, &config.name);
+    let store = AuthorityStore::of(&config);
     let authority = Authority::new(&Arc::new(config), store, shared);
     // Of two trials at once, one must not close what the other has opened.
     let item = format!("trial{:04x}+{}", fastrand::u16(..), cell.item);

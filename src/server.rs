@@ -19,6 +19,7 @@ mod health;
 mod limits;
 mod memory;
 mod listeners;
+mod key_sharing;
 mod worker_mailbox;
 mod watchdog;
 mod admin_servers;
@@ -36,6 +37,7 @@ mod upgrade;
 mod upgrade_stage;
 mod file_watch;
 mod worker;
+mod watched_files;
 
 pub use self::errors::StartError;
 

@@ -12,6 +12,7 @@ pub mod key_keeper;
 pub mod key_set;
 pub mod seal;
 pub mod sealed_store;
+pub mod shared;
 pub mod versioned_folder;
 
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ pub enum ItemKind {
     TicketKeys,
     /// The keys of sticky cookies.
     StickyKeys,
+    /// What a node must be able to open before it writes.
+    Seal,
 }
 
 impl ItemKind {
@@ -52,6 +55,7 @@ impl ItemKind {
             Self::Lock => "locks",
             Self::TicketKeys => "ticket-keys",
             Self::StickyKeys => "sticky-keys",
+            Self::Seal => "seal",
         }
     }
 }
@@ -119,6 +123,9 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// The store does not do what it was asked.
+    #[error("{0}")]
+    Unavailable(String),
     /// The item is there, and cannot be opened.
     #[error("cannot open `{item}`: {error}")]
     Sealed {

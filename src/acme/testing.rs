@@ -20,6 +20,7 @@ pub(super) fn authority() -> AcmeConfig {
         state: "/nonexistent".into(),
         until_issued: UntilIssued::Refuse,
         key_type: KeyType::EcdsaP256,
+        shared: None,
     }
 }
 

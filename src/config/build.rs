@@ -157,7 +157,12 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     builder.places.upstream_names = names(root, "upstream");
     builder.places.auth_names = names(root, "auth");
     builder.places.limit_names = names(root, "limit");
-    builder.authorities(root);
+    let store = builder.store(root).map(Arc::new);
+    // Before the listeners, whose certificates refer to them.
+    let shared = store
+        .as_ref()
+        .filter(|_| store::shares(root, "certificates"));
+    builder.authorities(root, shared);
     let listeners = root
         .named("listener")
         .iter()
@@ -183,7 +188,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     let config = Config {
         server: builder.server(&server),
         traces: builder.traces(root),
-        store: builder.store(root).map(Arc::new),
+        store,
         fleet: builder.fleet(root, &admin).map(Arc::new),
         admin,
         acme: builder.authorities,

@@ -74,6 +74,20 @@ pub(super) fn signing_secret(path: &Path, bytes: &[u8]) -> Result<Secret, String
     Ok(Secret::new(secret))
 }
 
+/// Secrets that seal what nodes share: one in each line.
+pub(super) fn sealing_secrets(path: &Path, bytes: &[u8]) -> Result<Vec<Secret>, String> {
+    let lines = bytes.split(|byte| *byte == b'\n').map(secret);
+    let secrets: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    let is_short = |secret: &Zeroizing<Vec<u8>>| secret.len() < MIN_SECRET_BYTES;
+    if secrets.is_empty() || secrets.iter().any(is_short) {
+        return Err(format!(
+            "`{}` does not contain a secret of at least {MIN_SECRET_BYTES} bytes in each line; create one with `openssl rand -hex 32`",
+            path.display()
+        ));
+    }
+    Ok(secrets.into_iter().map(Secret::new).collect())
+}
+
 /// A password: one line of text.
 pub(super) fn password(path: &Path, bytes: &[u8]) -> Result<Secret, String> {
     let password = secret(bytes);
@@ -266,6 +280,23 @@ mod tests {
             ("a: s3cret\u{1}x", "line 1 of `a.headers`: not valid"),
         ] {
             assert_eq!(read(text).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn sealing_secrets_are_lines() {
+        let [old, new] = ["1", "2"].map(|digit| digit.repeat(64));
+        let read = |text: &str| sealing_secrets(Path::new("fleet.key"), text.as_bytes());
+        let both = read(&format!("{new}\n\n {old}\n")).unwrap();
+        let both: Vec<_> = both.iter().map(Secret::bytes).collect();
+        assert_eq!(both, [new.as_bytes(), old.as_bytes()]);
+        assert_eq!(read(&old).unwrap().len(), 1);
+        for text in ["", "\n\n", "short", &format!("{old}\nshort\n")] {
+            let error = read(text).unwrap_err();
+            assert!(
+                error.contains("`fleet.key`") && !error.contains("short"),
+                "{error}"
+            );
         }
     }
 

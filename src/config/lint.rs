@@ -217,7 +217,7 @@ fn lint_sticky(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let alone = upstream.sticky.as_ref();
-    let alone = alone.is_some_and(|sticky| sticky.secret.is_none());
+    let alone = alone.is_some_and(|sticky| sticky.secret.is_none()) && !shares_keys(config);
     let Some(span) = place.sticky.clone().filter(|_| alone) else {
         return;
     };
@@ -264,7 +264,7 @@ fn lint_tickets(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnost
         let tls = listener.tls.as_ref();
         // A listener that asks for client certificates issues no tickets.
         let alone = tls.is_some_and(|tls| tls.ticket_keys.is_none() && tls.client_auth.is_none());
-        let alone = alone && listener.trust.proxy_protocol;
+        let alone = alone && listener.trust.proxy_protocol && !shares_keys(config);
         if let Some(span) = place.tls.clone().filter(|_| alone) {
             let message =
                 "only the process that issues a TLS session ticket can resume the session";
@@ -272,6 +272,11 @@ fn lint_tickets(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnost
             diagnostics.push(Diagnostic::warning(Code::UnsharedKey, span, message).hint(hint));
         }
     }
+}
+
+/// Whether nodes agree on the keys that no file has.
+fn shares_keys(config: &Config) -> bool {
+    config.fleet.as_ref().is_some_and(|fleet| fleet.share.keys)
 }
 
 fn lint_check(

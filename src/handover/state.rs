@@ -10,7 +10,7 @@ use crate::auth::revocations::RevocationsHandover;
 use crate::net::inherited::{InheritedSockets, SocketId};
 use crate::net::tls_tickets::HandoverTicketKey;
 use crate::quota::shared::LimitsHandover;
-use crate::store::key_set::KeySet;
+use crate::store::key_set::SharedKeySet;
 use crate::upstream::handover::UpstreamsHandover;
 
 /// Everything that is handed over. The descriptors follow the message, in this order: one for each of
@@ -55,9 +55,9 @@ pub struct HandoverState {
 #[serde(default)]
 pub struct KeysHandover {
     /// Those of session tickets.
-    pub tickets: Option<KeySet>,
+    pub tickets: Option<SharedKeySet>,
     /// Those of sticky cookies.
-    pub sticky: Option<KeySet>,
+    pub sticky: Option<SharedKeySet>,
 }
 
 /// The session ticket keys of one listener.

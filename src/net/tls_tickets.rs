@@ -95,7 +95,12 @@ impl TicketKeys {
 
     fn own_at(now: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
         let key = TicketKey::random(now, scope)?;
-        Ok(Self::with(vec![key.into()], 0, Some(Mutex::default()), scope))
+        Ok(Self::with(
+            vec![key.into()],
+            0,
+            Some(Mutex::default()),
+            scope,
+        ))
     }
 
     /// Keys that several nodes share, oldest first. The last but one encrypts new tickets, so that a new key
@@ -488,7 +493,10 @@ mod tests {
         let other = TicketKeys::taken_over(a.hand_over(), "public").unwrap();
         assert!(other.decrypt(&before).is_some());
         let late = SystemTime::now() + 100 * HOUR;
-        assert_eq!(a.encrypt_at(late, b"late").unwrap()[..NAME_LEN], b.encrypt(b"").unwrap()[..NAME_LEN]);
+        assert_eq!(
+            a.encrypt_at(late, b"late").unwrap()[..NAME_LEN],
+            b.encrypt(b"").unwrap()[..NAME_LEN]
+        );
         // No longer shared: a generated key, which is not old.
         a.share(&agreed(&[], None)).unwrap();
         let own = a.encrypt_at(late, b"own").unwrap();
@@ -496,7 +504,11 @@ mod tests {
         assert!(a.decrypt_at(late, &own).is_some());
         let file = given(&[1, 2], "public");
         file.share(&agreed(&[7], Some(0))).unwrap();
-        assert!(given(&[1], "public").decrypt(&file.encrypt(b"x").unwrap()).is_some());
+        assert!(
+            given(&[1], "public")
+                .decrypt(&file.encrypt(b"x").unwrap())
+                .is_some()
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The upkeep of certificates in the running process: they are kept valid, brought to operators, metrics and
-//! readiness whenever something has changed, and warned of when little of their life is left.
+//! The upkeep of certificates and shared keys in the running process: certificates are kept valid, brought to operators,
+//! metrics and readiness whenever something has changed, and warned of when little of their life is left.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -27,6 +27,13 @@ impl Process {
         let status = &self.process_status;
         status.set_lacks_certificate(is_any_listener_without(&states));
         status.certificates.store(Arc::new(states));
+    }
+
+    /// Uses the keys that nodes share now.
+    pub(super) fn apply_shared_keys(&mut self) {
+        let snapshot = self.reloader.snapshot();
+        self.key_sharing
+            .use_keys(&snapshot, self.reloader.listeners());
     }
 
     /// Warns of certificates of which little is left.

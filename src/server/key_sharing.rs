@@ -6,14 +6,15 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::process::Process;
+use super::listeners::Listeners;
 use crate::config::model::{Config, SharedKeys, StoreConfig};
 use crate::handover::state::KeysHandover;
 use crate::net::tls_tickets;
+use crate::snapshot::Snapshot;
 use crate::store::ItemKind;
 use crate::store::key_agreement::KeyPlan;
-use crate::store::key_keeper::{SharedKeyKeeper, SharedKeyState};
-use crate::store::key_set::KeySet;
+use crate::store::key_keeper::{KEYS_SCOPE, SharedKeyKeeper, SharedKeyState};
+use crate::store::key_set::SharedKeySet;
 use crate::store::shared::{SharedStore, open};
 
 /// How long a start waits for the store. Without a response, this process begins with keys of its own.
@@ -30,9 +31,6 @@ const EXPIRY: Duration = Duration::from_secs(25);
 
 /// How long a key of sticky cookies is current, at least.
 const STICKY_ROTATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// The part of the store that has the keys.
-const SCOPE: &str = "keys";
 
 /// What is configured about keys that nodes share.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +112,9 @@ impl KeySharing {
 
     /// From now on, keys are shared as configured.
     pub(super) fn apply(&mut self, config: Option<&KeySharingConfig>) {
-        if self.config.as_ref() == config || self.is_suspended {
+        // A predecessor may have shared keys that this process does not share.
+        let is_left_over = config.is_none() && self.is_known();
+        if self.is_suspended || (self.config.as_ref() == config && !is_left_over) {
             return;
         }
         self.config = config.cloned();
@@ -126,7 +126,7 @@ impl KeySharing {
             self.sticky.state.send_replace(SharedKeyState::default());
             return;
         };
-        let store = match open(&config.store, SCOPE) {
+        let store = match open(&config.store, KEYS_SCOPE) {
             Ok(store) => Arc::new(store),
             Err(error) => {
                 tracing::error!(%error, "keys are not shared: the store cannot be opened");
@@ -135,7 +135,11 @@ impl KeySharing {
         };
         let (control, process) = (&self.control, &*self.process);
         let kinds = [
-            (&mut self.tickets, ItemKind::TicketKeys, KeySharingConfig::ticket_plan()),
+            (
+                &mut self.tickets,
+                ItemKind::TicketKeys,
+                KeySharingConfig::ticket_plan(),
+            ),
             (&mut self.sticky, ItemKind::StickyKeys, config.sticky_plan()),
         ];
         for (task, kind, plan) in kinds {
@@ -161,6 +165,16 @@ impl KeySharing {
         let _ = tokio::time::timeout(FIRST_TIMEOUT, both).await;
     }
 
+    /// Has listeners and upstreams use the keys that are known now, if they have changed.
+    pub(super) fn use_keys(&mut self, snapshot: &Snapshot, listeners: &mut Listeners) {
+        if let Some(tickets) = self.tickets.news() {
+            listeners.share_tickets(tickets);
+        }
+        if let Some(sticky) = self.sticky.news() {
+            share_sticky_keys(snapshot, &sticky);
+        }
+    }
+
     /// Waits until keys may have changed. Cancel safe.
     pub(super) async fn changed(&mut self) {
         // The senders are here as well, so there is no error.
@@ -170,14 +184,8 @@ impl KeySharing {
         }
     }
 
-    /// The ticket keys, if they have changed since the last call.
-    pub(super) fn new_tickets(&mut self) -> Option<SharedKeys> {
-        self.tickets.news()
-    }
-
-    /// The keys of sticky cookies, if they have changed since the last call.
-    pub(super) fn new_sticky(&mut self) -> Option<SharedKeys> {
-        self.sticky.news()
+    fn is_known(&self) -> bool {
+        self.tickets.known().is_some() || self.sticky.known().is_some()
     }
 
     /// What a successor has to know.
@@ -197,7 +205,7 @@ impl KeySharing {
 }
 
 impl SharedKeyTask {
-    fn new(set: Option<KeySet>) -> Self {
+    fn new(set: Option<SharedKeySet>) -> Self {
         let (state, seen) = watch::channel(SharedKeyState {
             set,
             ..SharedKeyState::default()
@@ -225,12 +233,12 @@ impl SharedKeyTask {
         control.spawn(keeper.run(stopped));
     }
 
-    fn known(&self) -> Option<KeySet> {
+    fn known(&self) -> Option<SharedKeySet> {
         self.state.borrow().set.clone()
     }
 
     fn news(&mut self) -> Option<SharedKeys> {
-        let now = self.known().as_ref().map(KeySet::keys).unwrap_or_default();
+        let now = self.known().as_ref().map(SharedKeySet::keys).unwrap_or_default();
         (now != self.applied).then(|| {
             self.applied = now.clone();
             now
@@ -238,20 +246,8 @@ impl SharedKeyTask {
     }
 }
 
-impl Process {
-    /// Uses the keys that nodes share now.
-    pub(super) fn apply_shared_keys(&mut self) {
-        if let Some(tickets) = self.key_sharing.new_tickets() {
-            self.reloader.listeners().share_tickets(tickets);
-        }
-        if let Some(sticky) = self.key_sharing.new_sticky() {
-            share_sticky_keys(&self.reloader.snapshot(), &sticky);
-        }
-    }
-}
-
 /// Has all upstreams use these keys.
-pub(super) fn share_sticky_keys(snapshot: &Snapshot, sticky: &SharedKeys) {
+fn share_sticky_keys(snapshot: &Snapshot, sticky: &SharedKeys) {
     snapshot.registry().set_sticky_keys(sticky);
     for upstream in snapshot.upstreams() {
         upstream.share_sticky_keys();

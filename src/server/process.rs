@@ -12,7 +12,8 @@ use super::admin_servers::AdminServers;
 use super::certificates::ExpiryWarnings;
 use super::errors::ReloadError;
 use super::file_watch::FileWatch;
-use super::fingerprint::{Fingerprint, WatchedSet};
+use super::fingerprint::Fingerprint;
+use super::key_sharing::KeySharing;
 use super::reload::{ReloadOutcome, Reloader, Source};
 use super::signals::{Signal, Signals};
 use super::takeover::Takeover;
@@ -57,6 +58,7 @@ pub(super) struct Process {
     pub(super) key_keepers: KeyKeepers,
     pub(super) span_exporter: SpanExporter,
     pub(super) membership: Membership,
+    pub(super) key_sharing: KeySharing,
     pub(super) certificate_changes: watch::Receiver<u64>,
     /// Orders at staging that operators wait for.
     pub(super) trials: JoinSet<()>,
@@ -117,6 +119,7 @@ impl Process {
                 }
                 Some(order) = self.orders.recv() => self.execute(order).await,
                 Ok(()) = self.certificate_changes.changed() => self.publish_certificates(),
+                () = self.key_sharing.changed() => self.apply_shared_keys(),
                 _ = sweep.tick() => self.sweep(),
                 // The new process of an upgrade reads the files by itself.
                 () = self.file_watch.look(), if self.upgrade.is_none() => self.compare_files().await,
@@ -318,6 +321,7 @@ impl Process {
         self.key_keepers.apply(&snapshot.issuer_keys());
         self.span_exporter.apply(snapshot.traces.as_ref());
         self.membership.apply(self.reloader.fleet());
+        self.key_sharing.apply(self.reloader.key_sharing());
     }
 
     /// Reads and checks the configuration again, unless this process is asked to stop first.
@@ -374,59 +378,6 @@ impl Process {
             let ending = revoke::end_revoked(displacer, listener, certificates);
             self.revoking.spawn(ending);
         }
-    }
-
-    /// The files whose changes are applied automatically.
-    fn watched(&self) -> WatchedSet {
-        let files = self.reloader.fingerprint().keys();
-        let loaded = self.reloader.loaded();
-        let sources = &loaded.sources;
-        match self.reloader.server().watch {
-            WatchedFiles::Off => WatchedSet::default(),
-            WatchedFiles::Certificates => {
-                let texts: HashSet<&Path> = sources.all().map(SourceText::path).collect();
-                let files = files.filter(|file| !texts.contains(file.as_path()));
-                WatchedSet {
-                    files: files.cloned().collect(),
-                    patterns: Vec::new(),
-                }
-            }
-            WatchedFiles::All => WatchedSet {
-                files: files.cloned().collect(),
-                patterns: sources.patterns().to_vec(),
-            },
-        }
-    }
-
-    fn watched_fingerprint(&self) -> Fingerprint {
-        let watched = self.watched();
-        let fingerprint = self.reloader.fingerprint();
-        watched
-            .files
-            .into_iter()
-            .filter_map(|file| {
-                fingerprint
-                    .get_key_value(&file)
-                    .map(|(file, hash)| (file.clone(), *hash))
-            })
-            .collect()
-    }
-
-    pub(super) async fn watch_files(&mut self) {
-        let watched = self.watched();
-        let Some(mut folders) = self.file_watch.take_folders() else {
-            return;
-        };
-        let set = self.reloader.files().run(move || {
-            folders.set(&watched);
-            folders
-        });
-        // Without a result, files are only compared from time to time.
-        let folders = tokio::select! {
-            folders = set => folders.ok(),
-            () = self.signals.stop_comes() => None,
-        };
-        self.file_watch.put_folders(folders);
     }
 
     /// The status line for the service manager.

@@ -13,6 +13,7 @@ use super::endpoint_maps;
 use super::errors::ReloadError;
 use super::file_thread::FileThread;
 use super::fingerprint::{Fingerprint, of_inputs, only_certificates_changed};
+use super::key_sharing::KeySharingConfig;
 use super::listeners::{ListenerPlan, Listeners};
 use super::restart::StartedWith;
 use crate::admin::view::LoadedConfig;
@@ -52,6 +53,7 @@ pub(super) struct Reloader {
     admin_tls: Option<Arc<rustls::ServerConfig>>,
     certificates: ConfiguredCertificates,
     fleet: ConfiguredFleet,
+    key_sharing: Option<KeySharingConfig>,
 }
 
 /// Where a configuration is read from.
@@ -109,6 +111,7 @@ impl Reloader {
             admin_tls,
             certificates: ConfiguredCertificates::of(config),
             fleet: ConfiguredFleet::of(config),
+            key_sharing: KeySharingConfig::of(config),
         }
     }
 
@@ -140,6 +143,11 @@ impl Reloader {
     /// The fleet and its store.
     pub(super) fn fleet(&self) -> &ConfiguredFleet {
         &self.fleet
+    }
+
+    /// What is configured about keys that nodes share; `None` if they share none.
+    pub(super) fn key_sharing(&self) -> Option<&KeySharingConfig> {
+        self.key_sharing.as_ref()
     }
 
     /// The state that workers share.
@@ -315,6 +323,7 @@ impl Reloader {
         self.loaded = shown;
         self.certificates = ConfiguredCertificates::of(&config);
         self.fleet = ConfiguredFleet::of(&config);
+        self.key_sharing = KeySharingConfig::of(&config);
         self.server = config.server;
         self.admin.access = config.admin.access;
         self.admin_tls = admin_tls;

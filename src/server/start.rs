@@ -12,6 +12,7 @@ use super::blocking::blocking;
 use super::certificates::ExpiryWarnings;
 use super::errors::StartError;
 use super::file_watch::FileWatch;
+use super::key_sharing::{KeySharing, KeySharingConfig};
 use super::listeners::{ListenerParts, Listeners};
 use super::process::Process;
 use super::reload::{Reloader, ReloaderParts, log_warnings};
@@ -93,6 +94,15 @@ fn key_keepers(shared: &Shared) -> KeyKeepers {
     KeyKeepers::new(Handle::current(), connector, &shared.services)
 }
 
+/// The keys that nodes share, as far as the store can be read now.
+async fn key_sharing(config: &Config, inheritance: &mut Inheritance) -> KeySharing {
+    let handed = std::mem::take(&mut inheritance.shared_keys);
+    let mut key_sharing = KeySharing::new(Handle::current(), handed);
+    key_sharing.apply(KeySharingConfig::of(config).as_ref());
+    key_sharing.first().await;
+    key_sharing
+}
+
 /// What sends spans; it does nothing yet.
 fn span_exporter(shared: &Shared) -> SpanExporter {
     let connector = shared.connector.clone();
@@ -151,6 +161,7 @@ impl Process {
         let base = base(config, &mut inheritance, predecessor.is_some()).await?;
         let follows = predecessor.is_some();
         let membership = membership(&base.shared, config, &mut inheritance, follows).await?;
+        let mut key_sharing = key_sharing(config, &mut inheritance).await;
         flush_logs_on_panic(&base.shared, logging);
         signals.set_access_log(&base.shared.access_log);
         let files = FileWatch::new();
@@ -168,6 +179,7 @@ impl Process {
             admission: &base.admission,
         };
         let mut listeners = Listeners::new(serving, base.descriptors, passed, inherited);
+        key_sharing.use_keys(&shared.snapshot.load(), &mut listeners);
         // Binds everything but accepts nothing: the predecessor still serves the same addresses.
         let plan = listeners.plan(&config.listeners);
         let plan = plan.map_err(|error| error.located(places))?;
@@ -192,6 +204,7 @@ impl Process {
             key_keepers: key_keepers(shared),
             span_exporter: span_exporter(shared),
             membership,
+            key_sharing,
             trials: JoinSet::new(),
             revoking: JoinSet::new(),
             expiry_warnings: ExpiryWarnings::default(),

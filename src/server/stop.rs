@@ -75,6 +75,7 @@ impl Process {
         while self.orders.try_recv().is_ok() {}
         self.probes = None;
         self.keepers.suspend();
+        self.key_sharing.suspend();
         systemd::stopping("draining");
         let exit = tokio::select! {
             () = self.drain(shutdown) => Exit::Graceful,
@@ -102,6 +103,7 @@ impl Process {
         self.probes = None;
         self.keepers.suspend();
         self.membership.pass_on();
+        self.key_sharing.suspend();
         let api = Api {
             view: Arc::clone(self.admin.view()),
         };

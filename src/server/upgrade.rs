@@ -21,7 +21,7 @@ use crate::handover::identity::{Identity, shown};
 use crate::handover::predecessor::{
     HandedOver, PassedDescriptors, SuccessorCommand, SuccessorProcess, UpgradeError,
 };
-use crate::handover::state::{HandoverState, KeysHandover};
+use crate::handover::state::HandoverState;
 use crate::systemd;
 
 impl Process {
@@ -278,7 +278,7 @@ impl Process {
             upstreams: self.reloader.registry().hand_over(Instant::now()),
             limits: self.reloader.snapshot().shared_limits().hand_over(),
             fleet_instance: Some(self.membership.instance().into()),
-            shared_keys: KeysHandover::default(),
+            shared_keys: self.key_sharing.hand_over(),
         };
         let descriptors = PassedDescriptors {
             sockets,

@@ -109,7 +109,8 @@ fn ending_of(kind: ItemKind) -> &'static str {
         | ItemKind::Challenge
         | ItemKind::Attempt
         | ItemKind::TicketKeys
-        | ItemKind::StickyKeys => ".json",
+        | ItemKind::StickyKeys
+        | ItemKind::Seal => ".json",
     }
 }
 

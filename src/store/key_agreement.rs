@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::key_set::{KeySet, MAX_PREVIOUS, RetiredKey};
+use super::key_set::{SharedKeySet, MAX_PREVIOUS, RetiredKey};
 use crate::config::model::Secret;
 
 /// The times of an agreement.
@@ -35,7 +35,7 @@ pub enum StoredSet {
     /// There is none.
     Absent,
     /// This one.
-    Present(KeySet),
+    Present(SharedKeySet),
 }
 
 /// One node's part in the agreement on the keys for one purpose.
@@ -44,7 +44,7 @@ pub struct KeyAgreement {
     node: Box<str>,
     plan: KeyPlan,
     /// The set with the highest version.
-    known: Option<KeySet>,
+    known: Option<SharedKeySet>,
     /// Since when the store has had the version of `known`.
     since: Duration,
     /// While this node is the maker: until when the ages in `known` are right.
@@ -56,7 +56,7 @@ pub struct KeyAgreement {
 impl KeyAgreement {
     /// `node` distinguishes this process from all others, also from those before it. `known` is what the previous
     /// process of an upgrade knew.
-    pub fn new(node: &str, plan: KeyPlan, known: Option<KeySet>) -> Self {
+    pub fn new(node: &str, plan: KeyPlan, known: Option<SharedKeySet>) -> Self {
         Self {
             node: node.into(),
             plan,
@@ -73,13 +73,15 @@ impl KeyAgreement {
     }
 
     /// The latest set that this node knows.
-    pub fn known(&self) -> Option<&KeySet> {
+    pub fn known(&self) -> Option<&SharedKeySet> {
         self.known.as_ref()
     }
 
     /// Whether this node makes the keys.
     pub fn is_maker(&self) -> bool {
-        self.known.as_ref().is_some_and(|set| set.maker == self.node)
+        self.known
+            .as_ref()
+            .is_some_and(|set| set.maker == self.node)
     }
 
     /// At `now`, the store has `stored`. Returns what to write instead of it, if anything; [`written`](Self::written)
@@ -92,7 +94,7 @@ impl KeyAgreement {
         now: Duration,
         stored: StoredSet,
         new_key: impl FnOnce() -> Result<Secret, E>,
-    ) -> Result<Option<KeySet>, E> {
+    ) -> Result<Option<SharedKeySet>, E> {
         let lost = match (&stored, &self.known) {
             (StoredSet::Absent, None) => return Ok(Some(self.first(new_key()?))),
             (StoredSet::Absent, Some(known)) => Some(known),
@@ -118,13 +120,13 @@ impl KeyAgreement {
     }
 
     /// At `now`, the store has `set`, which this node has written.
-    pub fn written(&mut self, now: Duration, set: KeySet) {
+    pub fn written(&mut self, now: Duration, set: SharedKeySet) {
         self.adopt(now, set);
     }
 
     /// The first set of all: its key is not used before all nodes know it.
-    fn first(&self, next: Secret) -> KeySet {
-        KeySet {
+    fn first(&self, next: Secret) -> SharedKeySet {
+        SharedKeySet {
             version: 1,
             maker: self.node.clone(),
             previous: Vec::new(),
@@ -135,15 +137,15 @@ impl KeyAgreement {
     }
 
     /// The same keys, as this node writes them.
-    fn following(&self, set: KeySet) -> KeySet {
-        KeySet {
+    fn following(&self, set: SharedKeySet) -> SharedKeySet {
+        SharedKeySet {
             version: set.version.saturating_add(1),
             maker: self.node.clone(),
             ..set
         }
     }
 
-    fn adopt(&mut self, now: Duration, set: KeySet) {
+    fn adopt(&mut self, now: Duration, set: SharedKeySet) {
         if self.known.as_ref() != Some(&set) {
             self.since = now;
             self.counted = now;
@@ -164,9 +166,9 @@ impl KeyAgreement {
     fn make<E>(
         &self,
         now: Duration,
-        known: KeySet,
+        known: SharedKeySet,
         new_key: impl FnOnce() -> Result<Secret, E>,
-    ) -> Result<Option<KeySet>, E> {
+    ) -> Result<Option<SharedKeySet>, E> {
         let plan = self.plan;
         let passed = now.saturating_sub(self.counted);
         let is_beat = now.saturating_sub(self.since) >= plan.beat;
@@ -183,7 +185,8 @@ impl KeyAgreement {
             .as_ref()
             .is_some_and(|(_, since)| now.saturating_sub(*since) >= plan.spread);
         let is_due = set.current.is_none() || set.age >= plan.rotate_after;
-        if set.next.is_none() && (set.current.is_none() || set.age.saturating_add(plan.spread) >= plan.rotate_after)
+        if set.next.is_none()
+            && (set.current.is_none() || set.age.saturating_add(plan.spread) >= plan.rotate_after)
         {
             set.next = Some(new_key()?);
             has_changed = true;
@@ -196,7 +199,7 @@ impl KeyAgreement {
 }
 
 /// Makes the next key current.
-fn promote(set: &mut KeySet) {
+fn promote(set: &mut SharedKeySet) {
     let Some(next) = set.next.take() else {
         return;
     };

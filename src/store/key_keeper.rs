@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
 use super::key_agreement::{KeyAgreement, KeyPlan, StoredSet};
-use super::key_set::KeySet;
+use super::key_set::SharedKeySet;
 use super::seal::SealError;
 use super::{ItemKind, StoreError, VersionedStore};
 use crate::config::model::Secret;
@@ -31,7 +31,7 @@ const KEY_BYTES: usize = 32;
 #[derive(Debug, Clone, Default)]
 pub struct SharedKeyState {
     /// The latest set; `None` if this node has never read one.
-    pub set: Option<KeySet>,
+    pub set: Option<SharedKeySet>,
     /// Whether the store was asked already.
     pub was_asked: bool,
     /// Why the store cannot be used; `None` if it can.
@@ -100,7 +100,7 @@ impl<S: VersionedStore> SharedKeyKeeper<S> {
             None => (None, StoredSet::Absent),
             Some(item) => {
                 let json = Zeroizing::new(item.content);
-                let set = KeySet::parse(&json).ok_or(SharedKeysError::Form)?;
+                let set = SharedKeySet::parse(&json).ok_or(SharedKeysError::Form)?;
                 (Some(item.revision), StoredSet::Present(set))
             }
         };
@@ -130,14 +130,17 @@ impl<S: VersionedStore> SharedKeyKeeper<S> {
         if let (None, Some(_)) = (&trouble, &before.trouble) {
             tracing::info!(keys, "shared keys can be read and written again");
         }
-        if let Some(trouble) = trouble.as_ref().filter(|now| before.trouble.as_ref() != Some(now)) {
+        if let Some(trouble) = trouble
+            .as_ref()
+            .filter(|now| before.trouble.as_ref() != Some(now))
+        {
             // It may change between two causes again and again.
             let unreported = self.reports.admit(trouble, std::time::Instant::now());
             if let Some(unreported) = unreported {
                 report(keys, error.as_ref(), known.is_some(), unreported);
             }
         }
-        let keys_of = |set: Option<&KeySet>| set.map(KeySet::keys);
+        let keys_of = |set: Option<&SharedKeySet>| set.map(SharedKeySet::keys);
         if keys_of(known) != keys_of(before.set.as_ref()) {
             let version = known.map(|set| set.version);
             let is_current = known.is_some_and(|set| set.current.is_some());
@@ -266,7 +269,10 @@ mod tests {
         first.stop.send(true).unwrap();
         first.work.await.unwrap();
         let is_taken = |state: &SharedKeyState| {
-            state.set.as_ref().is_some_and(|set| &*set.maker == "second")
+            state
+                .set
+                .as_ref()
+                .is_some_and(|set| &*set.maker == "second")
         };
         let taken = second.until(is_taken).await.set.unwrap();
         assert_eq!(taken.keys(), other.keys());
@@ -286,7 +292,10 @@ mod tests {
         // The first one goes on, so the other one has not written.
         let before = first.state.borrow().set.clone().unwrap();
         let goes_on = |state: &SharedKeyState| {
-            state.set.as_ref().is_some_and(|set| set.version > before.version + 1)
+            state
+                .set
+                .as_ref()
+                .is_some_and(|set| set.version > before.version + 1)
         };
         let after = first.until(goes_on).await;
         assert_eq!(&*after.set.unwrap().maker, "first");

@@ -12,7 +12,7 @@ pub const MAX_PREVIOUS: usize = 8;
 
 /// All keys for one purpose. Nodes accept what was made with any of them, and use `current` for anything new.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeySet {
+pub struct SharedKeySet {
     /// Grows with each change, also after the store has lost some.
     pub version: u64,
     /// The process that makes keys and has written this.
@@ -36,16 +36,16 @@ pub struct RetiredKey {
     pub age: Duration,
 }
 
-impl fmt::Debug for KeySet {
+impl fmt::Debug for SharedKeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeySet")
+        f.debug_struct("SharedKeySet")
             .field("version", &self.version)
             .field("maker", &self.maker)
             .finish_non_exhaustive()
     }
 }
 
-impl KeySet {
+impl SharedKeySet {
     /// What is stored.
     pub fn to_json(&self) -> Vec<u8> {
         // It has strings and numbers, which can always be written.

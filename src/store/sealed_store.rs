@@ -1,7 +1,11 @@
 //! A store whose items are all sealed: not only those with keys, because an open challenge that another program
 //! has written would let it obtain certificates for our names.
+//!
+//! The first node seals an item that all others must be able to open before they write anything, so that one with
+//! another secret disturbs none of them.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
@@ -9,11 +13,16 @@ use zeroize::Zeroizing;
 use super::seal::{OpenedContent, SealError, Sealer};
 use super::{ItemKind, ItemRevision, ItemStore, StoreError, StoredItem, VersionedStore};
 
+/// The name of the item that a node must be able to open before it writes.
+const SEAL_ITEM: &str = "check";
+
 /// A store of sealed items.
 #[derive(Debug)]
 pub struct SealedStore<S> {
     inner: S,
     sealer: Sealer,
+    /// Whether the secret is known to be that of the other nodes.
+    is_verified: AtomicBool,
     /// What was sealed again because the secret has changed. Each item once: nodes that do not have the same file
     /// yet would do it again and again in turn.
     resealed: Mutex<HashSet<(ItemKind, Box<str>)>>,
@@ -25,8 +34,26 @@ impl<S: VersionedStore> SealedStore<S> {
         Self {
             inner,
             sealer,
+            is_verified: AtomicBool::new(false),
             resealed: Mutex::default(),
         }
+    }
+
+    /// Fails if other nodes have another secret.
+    async fn verify(&self) -> Result<(), StoreError> {
+        if self.is_verified.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if self.load(ItemKind::Seal, SEAL_ITEM).await?.is_none() {
+            let sealed = self.sealed(ItemKind::Seal, SEAL_ITEM, Vec::new())?;
+            let created = self.inner.create(ItemKind::Seal, SEAL_ITEM, sealed).await?;
+            if !created {
+                // Another node was faster.
+                self.load(ItemKind::Seal, SEAL_ITEM).await?;
+            }
+        }
+        self.is_verified.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn sealed(&self, kind: ItemKind, name: &str, content: Vec<u8>) -> Result<Vec<u8>, StoreError> {
@@ -37,7 +64,10 @@ impl<S: VersionedStore> SealedStore<S> {
 
     /// An item that is written rarely is sealed again with the first secret, so that the others can be removed.
     async fn reseal(&self, kind: ItemKind, name: &str, revision: u128, opened: &OpenedContent) {
-        let is_rare = matches!(kind, ItemKind::Account | ItemKind::Certificate);
+        let is_rare = matches!(
+            kind,
+            ItemKind::Account | ItemKind::Certificate | ItemKind::Seal
+        );
         if !is_rare || !opened.is_outdated || !self.is_first(kind, name) {
             return;
         }
@@ -66,6 +96,7 @@ impl<S: VersionedStore> ItemStore for SealedStore<S> {
     }
 
     async fn write(&self, kind: ItemKind, name: &str, content: Vec<u8>) -> Result<(), StoreError> {
+        self.verify().await?;
         let sealed = self.sealed(kind, name, content)?;
         self.inner.write(kind, name, sealed).await
     }
@@ -76,11 +107,13 @@ impl<S: VersionedStore> ItemStore for SealedStore<S> {
         name: &str,
         content: Vec<u8>,
     ) -> Result<bool, StoreError> {
+        self.verify().await?;
         let sealed = self.sealed(kind, name, content)?;
         self.inner.create(kind, name, sealed).await
     }
 
     async fn remove(&self, kind: ItemKind, name: &str) -> Result<(), StoreError> {
+        self.verify().await?;
         self.inner.remove(kind, name).await
     }
 
@@ -110,6 +143,7 @@ impl<S: VersionedStore> VersionedStore for SealedStore<S> {
         revision: u128,
         content: Vec<u8>,
     ) -> Result<bool, StoreError> {
+        self.verify().await?;
         let sealed = self.sealed(kind, name, content)?;
         self.inner.replace(kind, name, revision, sealed).await
     }
@@ -172,15 +206,46 @@ mod tests {
         let files = folder.path().join("certificates");
         std::fs::copy(files.join("a.1"), files.join("b.1")).unwrap();
         let error = sealed.read(KIND, "b").await.unwrap_err();
-        assert!(error.is_sealed() && error.to_string().contains("certificates/b"), "{error}");
-        let error = store(folder.path(), &[2]).read(KIND, "a").await.unwrap_err();
+        assert!(
+            error.is_sealed() && error.to_string().contains("certificates/b"),
+            "{error}"
+        );
+        let error = store(folder.path(), &[2])
+            .read(KIND, "a")
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("`store.secret_file`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_node_with_another_secret_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = store(folder.path(), &[1]);
+        own.write(KIND, "a", b"key".to_vec()).await.unwrap();
+        let stranger = store(folder.path(), &[2]);
+        for error in [
+            stranger.write(KIND, "a", Vec::new()).await.unwrap_err(),
+            stranger.create(KIND, "b", Vec::new()).await.unwrap_err(),
+            stranger.replace(KIND, "a", 1, Vec::new()).await.unwrap_err(),
+            stranger.remove(KIND, "a").await.unwrap_err(),
+        ] {
+            assert!(error.is_sealed(), "{error}");
+        }
+        assert_eq!(own.read(KIND, "a").await, Ok(Some(b"key".to_vec())));
+        assert_eq!(own.read(KIND, "b").await, Ok(None));
+        let changing = store(folder.path(), &[2, 1]);
+        changing.write(KIND, "b", Vec::new()).await.unwrap();
+        // It has sealed the check again, with the secret that comes first there.
+        stranger.write(KIND, "b", Vec::new()).await.unwrap();
     }
 
     #[tokio::test]
     async fn after_a_change_of_the_secret_what_is_read_is_sealed_again() {
         let folder = tempfile::tempdir().unwrap();
-        store(folder.path(), &[1]).write(KIND, "a", b"key".to_vec()).await.unwrap();
+        store(folder.path(), &[1])
+            .write(KIND, "a", b"key".to_vec())
+            .await
+            .unwrap();
         assert!(store(folder.path(), &[2]).read(KIND, "a").await.is_err());
         let both = store(folder.path(), &[2, 1]);
         assert_eq!(both.read(KIND, "a").await, Ok(Some(b"key".to_vec())));

@@ -283,7 +283,9 @@ impl Upstream {
         sticky.share(&self.state, &self.registry.sticky_keys());
         // Outside the lock: it takes a signature for each endpoint and key.
         let endpoints = self.endpoints();
-        let tags = endpoints.iter().map(|state| (state.id, self.tags_of(state)));
+        let tags = endpoints
+            .iter()
+            .map(|state| (state.id, self.tags_of(state)));
         let tags: HashMap<u64, _> = tags.collect();
         for endpoint in &mut locked(&self.group).endpoints {
             if let Some(tags) = tags.get(&endpoint.state.id) {

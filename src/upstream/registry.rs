@@ -215,8 +215,7 @@ impl Registry {
         locked(&self.sticky_keys).clone()
     }
 
-    /// From now on, nodes have agreed on these keys. Upstreams use them after
-    /// [`share_sticky_keys`](super::group::Upstream::share_sticky_keys), and if they are new.
+    /// From now on, nodes have agreed on these keys. Upstreams that exist use them once they are asked to.
     pub fn set_sticky_keys(&self, agreed: &SharedKeys) {
         *locked(&self.sticky_keys) = agreed.clone();
     }

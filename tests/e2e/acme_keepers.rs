@@ -1,10 +1,13 @@
 //! The layer `acme` against an authority that speaks the protocol over real sockets.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tidegate::acme::counters::OrderResult;
-use tidegate::config::model::{ChallengeKind, ExternalAccount, KeyType, Secret, UntilIssued};
+use tidegate::config::model::{
+    ChallengeKind, ExternalAccount, KeyType, Secret, StoreConfig, StorePlace, UntilIssued,
+};
 
 use crate::harness::acme_ca::AcmeCa;
 use crate::harness::acme_node::{AcmeNode, files, wanted};
@@ -296,6 +299,49 @@ async fn of_two_nodes_one_orders_and_both_answer_and_serve() {
     assert_eq!(issued[0].certified.cert, issued[1].certified.cert);
     assert_eq!((ca.history().orders, ca.history().issued), (1, 1));
     assert_eq!(ca.history().validated, ["a.example.com by http-01: Ok(())"]);
+}
+
+#[tokio::test]
+async fn nodes_with_folders_of_their_own_share_certificates_in_a_store() {
+    let (ca, state) = authority_and_state().await;
+    let folders = ["first", "second", "third", "store"].map(|name| state.path().join(name));
+    let [first, second, third, store] = &folders;
+    let node = |state: &Path, secret: u8| {
+        let http = &[ChallengeKind::Http01];
+        wanted(&ca, state, &["a.example.com"], http, |authority| {
+            authority.shared = Some(Arc::new(StoreConfig {
+                place: StorePlace::Files(store.clone()),
+                secrets: vec![Secret::new(vec![secret; 32].into())],
+            }));
+        })
+    };
+    let ordering = AcmeNode::keeping(&ca, &[node(first, 1)]).await;
+    ordering
+        .until("an order", |status| status.is_ordering)
+        .await;
+    // The authority connects to the other one.
+    let other = AcmeNode::keeping(&ca, &[node(second, 1)]).await;
+    let issued = [ordering.until_issued().await, other.until_issued().await];
+    assert_eq!(issued[0].certified.cert, issued[1].certified.cert);
+    assert_eq!((ca.history().orders, ca.history().issued), (1, 1));
+    for (file, content) in files(store) {
+        let is_sealed = content.starts_with(b"sealed:");
+        assert!(is_sealed || file.contains(".new-"), "{file}");
+    }
+    assert!(!first.exists() && !second.exists());
+    // A node with another secret neither serves nor orders, and destroys nothing.
+    let mut stranger = AcmeNode::start().await;
+    stranger.keepers.apply(&[node(third, 2)]);
+    let status = stranger
+        .until("a failure", |status| status.folder_error.is_some())
+        .await;
+    let error = status.folder_error.unwrap();
+    assert!(error.contains("`store.secret_file`"), "{error}");
+    assert_eq!(ca.history().orders, 1);
+    assert!(!files(store).keys().any(|file| file.contains("locks/")));
+    let restarted = AcmeNode::keeping(&ca, &[node(first, 1)]).await;
+    let served = restarted.until_issued().await;
+    assert_eq!(served.certified.cert, issued[0].certified.cert);
 }
 
 #[tokio::test]

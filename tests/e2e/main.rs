@@ -76,6 +76,7 @@ mod route_probes;
 mod routing;
 mod settling;
 mod shared_limits;
+mod shared_keys;
 mod shell;
 mod signals;
 mod slow;

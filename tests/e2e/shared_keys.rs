@@ -9,7 +9,7 @@ use rustls::{ClientConfig, HandshakeKind};
 use tempfile::TempDir;
 use tidegate::config::model::Secret;
 use tidegate::store::key_keeper::{KEYS_ITEM, KEYS_SCOPE};
-use tidegate::store::key_set::{KeySet, RetiredKey};
+use tidegate::store::key_set::{SharedKeySet, RetiredKey};
 use tidegate::store::seal::Sealer;
 use tidegate::store::sealed_store::SealedStore;
 use tidegate::store::versioned_folder::VersionedFolder;
@@ -21,7 +21,7 @@ use crate::harness::certificates::{Authority, write};
 use crate::harness::endpoint::Echo;
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Head, Wire, handshake_with};
-use crate::harness::within;
+use crate::harness::{quiet_for, within};
 
 use HandshakeKind::{Full, Resumed};
 
@@ -38,7 +38,9 @@ struct Fleet {
 /// A process of the fleet; its secret is in the file `fleet.key`.
 async fn node(fleet: &Fleet, secret: &str, more: &str) -> Proxy {
     let folder = TempDir::new().unwrap();
-    fleet.authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    fleet
+        .authority
+        .issue(folder.path(), "chat", &["chat.example.com"]);
     write(&folder.path().join("fleet.key"), secret);
     Proxy::start_in(folder, &config(fleet, more)).await
 }
@@ -66,12 +68,12 @@ fn key(fill: u8) -> Secret {
 }
 
 /// Keys as the maker of another process has written them.
-fn keys(previous: &[u8], current: Option<u8>, next: Option<u8>) -> KeySet {
+fn keys(previous: &[u8], current: Option<u8>, next: Option<u8>) -> SharedKeySet {
     let retired = |fill: &u8| RetiredKey {
         secret: key(*fill),
         age: Duration::ZERO,
     };
-    KeySet {
+    SharedKeySet {
         version: 1,
         maker: "test".into(),
         previous: previous.iter().map(retired).collect(),
@@ -99,31 +101,37 @@ impl Fleet {
     }
 
     /// Writes the keys for both purposes.
-    async fn write(&self, set: KeySet) {
+    async fn write(&self, set: SharedKeySet) {
         for kind in [ItemKind::TicketKeys, ItemKind::StickyKeys] {
             let before = self.stored(kind).await;
-            let set = KeySet {
+            let set = SharedKeySet {
                 version: before.map_or(1, |before| before.version + 1),
                 ..set.clone()
             };
-            let written = self.items().write(kind, KEYS_ITEM, set.to_json());
+            let items = self.items();
+            let written = items.write(kind, KEYS_ITEM, set.to_json());
             written.await.unwrap();
         }
     }
 
-    async fn stored(&self, kind: ItemKind) -> Option<KeySet> {
+    async fn stored(&self, kind: ItemKind) -> Option<SharedKeySet> {
         let item = self.items().load(kind, KEYS_ITEM).await;
-        KeySet::parse(&item.unwrap()?.content)
+        SharedKeySet::parse(&item.unwrap()?.content)
     }
 
     /// Waits until the stored ticket keys are like this.
-    async fn until(&self, what: &str, reached: impl Fn(&KeySet) -> bool) -> KeySet {
+    async fn until(&self, what: &str, reached: impl Fn(&SharedKeySet) -> bool) -> SharedKeySet {
         within(what, async {
             loop {
-                if let Some(set) = self.stored(ItemKind::TicketKeys).await.filter(|set| reached(set)) {
+                if let Some(set) = self
+                    .stored(ItemKind::TicketKeys)
+                    .await
+                    .filter(|set| reached(set))
+                {
                     return set;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                // No event of another process says that a file has changed.
+                quiet_for(50, std::future::pending::<()>()).await;
             }
         })
         .await
@@ -140,7 +148,10 @@ async fn tunnel(proxy: &Proxy, client: &Arc<ClientConfig>, cookie: &str) -> (Han
     let mut wire = Wire::over(stream);
     match cookie {
         "" => wire.send(HANDSHAKE).await,
-        cookie => wire.send(handshake_with(&format!("Cookie: {cookie}\r\n"))).await,
+        cookie => {
+            wire.send(handshake_with(&format!("Cookie: {cookie}\r\n")))
+                .await
+        }
     }
     let head = wire.head().await;
     assert_eq!(head.status(), 101, "{head:?}");
@@ -232,7 +243,10 @@ async fn a_node_with_another_secret_shares_nothing_and_changes_nothing() {
         .logged("keys are not shared: this node has another secret than the others")
         .await;
     let error = line["error"].as_str().unwrap();
-    assert!(error.contains("`store.secret_file` does not contain"), "{line}");
+    assert!(
+        error.contains("`store.secret_file` does not contain"),
+        "{line}"
+    );
     assert_eq!(line["level"], "ERROR");
     let client = fleet.authority.client_of(&[&TLS13]);
     let seen = kinds(&client, &[&a, &stranger, &stranger]).await;
@@ -264,7 +278,10 @@ async fn a_node_without_its_store_goes_on_and_catches_up() {
     // What it has made by itself stays good.
     assert_eq!(kinds(&client, &[&a]).await, [Resumed]);
     let (_, head) = tunnel(&a, &client, &own).await;
-    assert!(cookie(&head).is_some(), "a cookie that other nodes can read");
+    assert!(
+        cookie(&head).is_some(),
+        "a cookie that other nodes can read"
+    );
     let b = node(&fleet, &secret(1), "").await;
     let client = fleet.authority.client_of(&[&TLS13]);
     assert_eq!(kinds(&client, &[&a, &b]).await, [Full, Resumed]);
@@ -289,12 +306,17 @@ async fn keys_from_files_are_not_shared() {
     let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
     let start = async || {
         let folder = TempDir::new().unwrap();
-        fleet.authority.issue(folder.path(), "chat", &["chat.example.com"]);
+        fleet
+            .authority
+            .issue(folder.path(), "chat", &["chat.example.com"]);
         write(&folder.path().join("fleet.key"), &secret(1));
         write(&folder.path().join("tickets.key"), &tickets);
         write(&folder.path().join("sticky.key"), &secret(9));
         let config = config(&fleet, "");
-        let config = config.replace("certificates", "ticket_keys_file = \"tickets.key\"\ncertificates");
+        let config = config.replace(
+            "certificates",
+            "ticket_keys_file = \"tickets.key\"\ncertificates",
+        );
         let config = config.replace("ttl", "secret_file = \"sticky.key\"\nttl");
         Proxy::start_in(folder, &config).await
     };

@@ -13,7 +13,7 @@ use crate::config::diagnostic::{Code, Diagnostic, nearest};
 use crate::config::files;
 use crate::config::model::{
     AcmeConfig, ChallengeKind, DnsMeans, DnsPublisher, ExternalAccount, KeyType, Roots, Secret,
-    UntilIssued,
+    StoreConfig, UntilIssued,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 
@@ -64,10 +64,12 @@ impl AuthorityUse {
 
 impl Builder<'_> {
     /// All authorities. Those that are flawed are left out, and known by name.
-    pub(super) fn authorities(&mut self, root: &Section) {
+    /// Their items are in `shared`, if nodes share certificates.
+    pub(super) fn authorities(&mut self, root: &Section, shared: Option<&Arc<StoreConfig>>) {
         for (name, section) in root.named("acme") {
             let found = AuthorityUse::of(root, &name.value);
-            if let Some(authority) = self.authority(&name, &section.value, found) {
+            if let Some(mut authority) = self.authority(&name, &section.value, found) {
+                authority.shared = shared.map(Arc::clone);
                 let challenges = section.value.written("challenges");
                 self.places.authorities.push(AuthorityPlaces {
                     name: name.span.clone(),
@@ -126,6 +128,7 @@ impl Builder<'_> {
                 Some("rsa-2048") => KeyType::Rsa2048,
                 _ => KeyType::EcdsaP256,
             },
+            shared: None,
         };
         Some(authority)
     }

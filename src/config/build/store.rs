@@ -59,17 +59,17 @@ impl Builder<'_> {
             is_flawed: true,
             ..StorePlaces::default()
         };
-        let secret = match self.file(&section, "secret_file") {
-            None => Some(None),
+        let secrets = match self.file(&section, "secret_file") {
+            None => Some(Vec::new()),
             Some(file) => {
                 self.check_mode(&file);
-                self.read(&file, files::signing_secret).map(Some)
+                self.read(&file, files::sealing_secrets)
             }
         };
         let place = self.store_place(table, &section);
         let store = StoreConfig {
             place: place?,
-            secret: secret?,
+            secrets: secrets?,
         };
         self.places.store.is_flawed = section.is_flawed;
         Some(store)
@@ -309,6 +309,13 @@ impl Builder<'_> {
 }
 
 /// TLS that trusts the CA certificates of the operating system.
+/// Whether nodes share this.
+pub(super) fn shares(root: &Section, what: &str) -> bool {
+    let fleet = root.optional("fleet");
+    let shared = fleet.map(|fleet| texts(&fleet.list("share")));
+    shared.is_some_and(|shared| shared.iter().any(|it| **it == *what))
+}
+
 fn system_tls() -> EndpointTls {
     EndpointTls {
         roots: Roots::Platform,

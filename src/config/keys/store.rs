@@ -20,7 +20,7 @@ secret_file = "fleet.key""#,
             "secret_file",
             ValueKind::File,
             "",
-            "Keys and certificates are sealed with the secret in this file, so that reading the store does not reveal them. It has at least 32 bytes, and all nodes have the same. Without it, neither can be shared.",
+            "Keys and certificates are sealed with the secret in this file, so that reading the store does not reveal them. It has at least 32 bytes, and all nodes have the same. If there are two, one in each line, the first one seals, and both open. Without this key, neither can be shared.",
         )
         .shown(
             r#"files = "/var/lib/tidegate/fleet"

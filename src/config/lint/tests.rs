@@ -252,6 +252,12 @@ fn cookies_and_tickets_that_nobody_else_understands() {
         (&format!("{CERTIFICATE}{BEHIND}"), mine, "", &[]),
         (CERTIFICATE, mine, "", &[]),
     ]);
+    let folder = folder();
+    let store = "[store]\nfiles = \"shared\"\nsecret_file = \"sticky.key\"\n";
+    let agreed = format!("{store}[fleet]\nnode = \"a\"\nshare = [\"keys\"]\n");
+    let alone = whole(&tls, mine, sticky);
+    assert!(!warned(folder.path(), &alone).is_empty());
+    assert!(warned(folder.path(), &format!("{alone}{agreed}")).is_empty());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HostPattern, Roots, Secret};
+use super::{HostPattern, Roots, Secret, StoreConfig};
 
 /// A certificate authority that issues certificates by ACME, and the account with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct AcmeConfig {
     pub until_issued: UntilIssued,
     /// The kind of keys.
     pub key_type: KeyType,
+    /// The store that nodes share accounts, keys and certificates in; `None` if they are in `state` alone.
+    pub shared: Option<Arc<StoreConfig>>,
 }
 
 /// A way to prove that a name is one's own.

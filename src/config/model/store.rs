@@ -9,16 +9,17 @@ use http::Uri;
 use super::{EndpointTls, HostPattern, Nets, Secret};
 
 /// The store that nodes share.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
     /// Where it is.
     pub place: StorePlace,
-    /// What seals keys and certificates in it.
-    pub secret: Option<Secret>,
+    /// What seals keys and certificates in it: the first one seals, all of them open. Without one, neither is
+    /// shared.
+    pub secrets: Vec<Secret>,
 }
 
 /// Where a store is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StorePlace {
     /// In etcd.
     Etcd(Arc<EtcdConfig>),
@@ -27,7 +28,7 @@ pub enum StorePlace {
 }
 
 /// How etcd is asked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdConfig {
     /// The URLs of its members, at least one: a scheme, a host and perhaps a port. All have the same scheme.
     pub members: Vec<Uri>,

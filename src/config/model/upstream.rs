@@ -260,6 +260,8 @@ impl PartialEq for EndpointTls {
     }
 }
 
+impl Eq for EndpointTls {}
+
 /// The CA certificates that are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {

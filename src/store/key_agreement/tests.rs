@@ -40,12 +40,12 @@ fn seconds(seconds: u64) -> Duration {
 /// A store with compare-and-swap.
 #[derive(Default)]
 struct Store {
-    set: Option<KeySet>,
+    set: Option<SharedKeySet>,
     revision: u64,
 }
 
 impl Store {
-    fn replace(&mut self, revision: u64, set: KeySet) -> bool {
+    fn replace(&mut self, revision: u64, set: SharedKeySet) -> bool {
         let is_own = self.revision == revision;
         if is_own {
             self.set = Some(set);
@@ -58,7 +58,7 @@ impl Store {
 struct PendingWrite {
     at: u64,
     revision: u64,
-    set: KeySet,
+    set: SharedKeySet,
     is_answered: bool,
 }
 
@@ -129,7 +129,7 @@ impl Simulation {
         this
     }
 
-    fn node(&mut self, known: Option<KeySet>) -> Node {
+    fn node(&mut self, known: Option<SharedKeySet>) -> Node {
         self.processes += 1;
         Node {
             agreement: KeyAgreement::new(&format!("p{}", self.processes), self.plan, known),
@@ -172,8 +172,7 @@ impl Simulation {
                     is_answered,
                     ..
                 } = pending;
-                let is_written =
-                    node.is_connected && self.store.replace(revision, set.clone());
+                let is_written = node.is_connected && self.store.replace(revision, set.clone());
                 if is_written && is_answered {
                     node.agreement.written(now, set);
                 }
@@ -292,10 +291,16 @@ fn the_simulation_finds_a_key_that_is_used_too_early() {
 fn a_key_is_stored_long_before_it_is_used_and_long_after() {
     let mut a = KeyAgreement::new("a", PLAN, None);
     let mut b = KeyAgreement::new("b", PLAN, None);
-    let set = a.step(seconds(0), StoredSet::Absent, key(1)).unwrap().unwrap();
-    assert_eq!((set.current.clone(), set.next.clone()), (None, Some(secret(1))));
+    let set = a
+        .step(seconds(0), StoredSet::Absent, key(1))
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (set.current.clone(), set.next.clone()),
+        (None, Some(secret(1)))
+    );
     a.written(seconds(0), set.clone());
-    let step = |node: &mut KeyAgreement, at, set: &KeySet, number| {
+    let step = |node: &mut KeyAgreement, at, set: &SharedKeySet, number| {
         let stored = StoredSet::Present(set.clone());
         node.step(seconds(at), stored, key(number)).unwrap()
     };
@@ -333,7 +338,7 @@ fn a_key_is_stored_long_before_it_is_used_and_long_after() {
 
 #[test]
 fn a_silent_maker_is_followed_by_one_other() {
-    let set = KeySet {
+    let set = SharedKeySet {
         version: 7,
         maker: "dead".into(),
         previous: Vec::new(),
@@ -349,7 +354,7 @@ fn a_silent_maker_is_followed_by_one_other() {
     let taken = node.step(seconds(12), stored(), key(9)).unwrap().unwrap();
     assert_eq!((&*taken.maker, taken.version), ("a", 8));
     // Another one was faster: its write has failed, and it waits again.
-    let other = KeySet {
+    let other = SharedKeySet {
         maker: "b".into(),
         version: 8,
         ..set.clone()
@@ -369,7 +374,7 @@ fn a_silent_maker_is_followed_by_one_other() {
 
 #[test]
 fn a_store_that_has_lost_the_keys_gets_them_back() {
-    let set = |version, number| KeySet {
+    let set = |version, number| SharedKeySet {
         version,
         maker: "b".into(),
         previous: Vec::new(),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::model::{
-    Address, AllDown, Discovery, Ejection, Health, Probe, QueueConfig, SameSite, Secret, SharedKeys, Sticky,
+    Address, AllDown, Discovery, Ejection, Health, Probe, QueueConfig, SameSite, Secret,
+    SharedKeys, Sticky,
 };
 use crate::upstream::health::SessionFailure;
 

@@ -119,6 +119,7 @@ pub(crate) fn wanted(
         state: state.to_owned(),
         until_issued: UntilIssued::Refuse,
         key_type: KeyType::EcdsaP256,
+        shared: None,
     };
     if challenges.contains(&ChallengeKind::Dns01) {
         let (hook, records) = hook(state);

@@ -1,0 +1,145 @@
+//! Where the items of an authority are: in a folder of their own, or in the store that nodes share.
+
+use std::path::Path;
+
+use crate::config::model::AcmeConfig;
+use crate::store::folder::FolderStore;
+use crate::store::shared::{SharedStore, open};
+use crate::store::{ItemKind, ItemRevision, ItemStore, StoreError};
+
+/// The items of an authority.
+#[derive(Debug)]
+pub(super) enum AuthorityStore {
+    /// In `STATE/AUTHORITY`.
+    Own(FolderStore),
+    /// In the store that nodes share. What this node has in its own folder, and they have not, is put there.
+    Shared {
+        shared: Box<SharedStore>,
+        own: FolderStore,
+    },
+    /// The store cannot be opened.
+    Unusable(StoreError),
+}
+
+impl AuthorityStore {
+    /// The store of this authority. Nothing is read yet.
+    pub(super) fn of(config: &AcmeConfig) -> Self {
+        let own = FolderStore::new(&config.state, &config.name);
+        let Some(store) = &config.shared else {
+            return Self::Own(own);
+        };
+        // The name of an authority has no `/`, so this is a part of its own.
+        match open(
+            store,
+            &Path::new("acme").join(&*config.name).to_string_lossy(),
+        ) {
+            Ok(shared) => Self::Shared {
+                shared: Box::new(shared),
+                own,
+            },
+            Err(error) => Self::Unusable(error),
+        }
+    }
+}
+
+/// Calls the same function of whichever store it is.
+macro_rules! in_place {
+    ($self:ident . $function:ident ($($argument:expr),*)) => {
+        match $self {
+            AuthorityStore::Own(items) => items.$function($($argument),*).await,
+            AuthorityStore::Shared { shared, .. } => shared.$function($($argument),*).await,
+            AuthorityStore::Unusable(error) => Err(error.clone()),
+        }
+    };
+}
+
+impl ItemStore for AuthorityStore {
+    async fn check(&self) -> Result<(), StoreError> {
+        in_place!(self.check())
+    }
+
+    async fn read(&self, kind: ItemKind, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let item = in_place!(self.read(kind, name))?;
+        let (None, Self::Shared { shared, own }) = (&item, self) else {
+            return Ok(item);
+        };
+        if !matches!(kind, ItemKind::Account | ItemKind::Certificate) {
+            return Ok(None);
+        }
+        // Sharing has begun with this node, which may have a certificate already.
+        let Ok(Some(content)) = own.read(kind, name).await else {
+            return Ok(None);
+        };
+        match shared.create(kind, name, content.clone()).await? {
+            true => Ok(Some(content)),
+            // Another node was faster.
+            false => shared.read(kind, name).await,
+        }
+    }
+
+    async fn write(&self, kind: ItemKind, name: &str, content: Vec<u8>) -> Result<(), StoreError> {
+        in_place!(self.write(kind, name, content))
+    }
+
+    async fn create(
+        &self,
+        kind: ItemKind,
+        name: &str,
+        content: Vec<u8>,
+    ) -> Result<bool, StoreError> {
+        in_place!(self.create(kind, name, content))
+    }
+
+    async fn remove(&self, kind: ItemKind, name: &str) -> Result<(), StoreError> {
+        in_place!(self.remove(kind, name))
+    }
+
+    async fn list(&self, kind: ItemKind) -> Result<Vec<ItemRevision>, StoreError> {
+        in_place!(self.list(kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::authority;
+    use super::*;
+    use crate::config::model::{Secret, StoreConfig, StorePlace};
+
+    const KIND: ItemKind = ItemKind::Certificate;
+
+    fn node(state: &Path, shared: &Path) -> AuthorityStore {
+        let store = StoreConfig {
+            place: StorePlace::Files(shared.to_owned()),
+            secrets: vec![Secret::new(vec![1; 32].into())],
+        };
+        AuthorityStore::of(&AcmeConfig {
+            state: state.to_owned(),
+            shared: Some(Arc::new(store)),
+            ..authority()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_node_that_begins_to_share_brings_what_it_has() {
+        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let [first, second, shared] = folders.each_ref().map(tempfile::TempDir::path);
+        for (state, content) in [(first, "first"), (second, "second")] {
+            let own = FolderStore::new(state, "ca");
+            let content = content.as_bytes().to_vec();
+            own.write(KIND, "a", content.clone()).await.unwrap();
+            own.write(ItemKind::Order, "a", content).await.unwrap();
+        }
+        let (first, second) = (node(first, shared), node(second, shared));
+        for node in [&first, &second, &first] {
+            assert_eq!(node.read(KIND, "a").await, Ok(Some(b"first".to_vec())));
+            assert_eq!(node.read(ItemKind::Order, "a").await, Ok(None));
+        }
+        second.write(KIND, "a", b"renewed".to_vec()).await.unwrap();
+        assert_eq!(first.read(KIND, "a").await, Ok(Some(b"renewed".to_vec())));
+        let file = shared.join("acme/ca/certificates/a.2");
+        let sealed = std::fs::read_to_string(file).unwrap();
+        assert!(sealed.starts_with("sealed:"), "{sealed}");
+    }
+}
