@@ -49,6 +49,7 @@ use crate::config::model::{AcmeConfig, ManagedCertificate};
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::net::managed_certificates::ManagedCertificates;
 use crate::store::StoreError;
+use crate::store::shared::StoreOpener;
 use crate::upstream::connect::Connector;
 
 /// Keeps managed certificates valid: one task for each.
@@ -98,10 +99,11 @@ impl AcmeKeepers {
         services: &Arc<ServiceTraffic>,
     ) -> Self {
         let board = Arc::new(ChallengeBoard::new(Arc::clone(&managed)));
+        let stores = StoreOpener::new(control.clone(), connector.clone(), services);
         Self {
             control,
             managed,
-            shared: AuthorityParts::new(board, connector, services),
+            shared: AuthorityParts::new(board, connector, &Arc::new(stores), services),
             parts: KeeperParts::default(),
             changes: watch::Sender::new(0),
             authorities: HashMap::new(),
@@ -201,6 +203,11 @@ impl AcmeKeepers {
         }
     }
 
+    /// What opens the stores of authorities, and of whatever else nodes share.
+    pub fn stores(&self) -> &Arc<StoreOpener> {
+        &self.shared.stores
+    }
+
     /// The orders so far.
     pub fn counters(&self) -> &Arc<OrderCounters> {
         &self.parts.counters
@@ -226,7 +233,7 @@ impl AcmeKeepers {
         {
             return Arc::clone(&running.authority);
         }
-        let store = AuthorityStore::of(config);
+        let store = AuthorityStore::of(config, &self.shared.stores);
         let authority = Arc::new(Authority::new(config, store, self.shared.clone()));
         let (stop, stopped) = watch::channel(false);
         self.control.spawn(scanning(
@@ -347,7 +354,7 @@ async fn try_order(
     let directory = trial_directory(&config.directory);
     let directory = directory.ok_or_else(|| AcmeError::NoStaging(config.name.to_string()))?;
     config.directory = directory.into();
-    let store = AuthorityStore::of(&config);
+    let store = AuthorityStore::of(&config, &shared.stores);
     let authority = Authority::new(&Arc::new(config), store, shared);
     // Of two trials at once, one must not close what the other has opened.
     let item = format!("trial{:04x}+{}", fastrand::u16(..), cell.item);

@@ -20,6 +20,9 @@ use std::time::Duration;
 
 use self::seal::SealError;
 
+/// The largest item, in bytes. A chain of certificates has a few thousand.
+const MAX_ITEM_BYTES: u64 = 256 * 1024;
+
 /// What kind of item it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ItemKind {

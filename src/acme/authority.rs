@@ -13,6 +13,7 @@ use super::errors::AcmeError;
 use crate::config::model::{AcmeConfig, ChallengeKind, DnsMeans, Roots};
 use crate::https_client::service_traffic::ServiceTraffic;
 use crate::https_client::{HttpsClient, HttpsClientError};
+use crate::store::shared::StoreOpener;
 use crate::store::{ItemKind, ItemStore};
 use crate::upstream::connect::Connector;
 
@@ -30,6 +31,7 @@ pub(super) struct AuthorityParts {
     pub(super) board: Arc<ChallengeBoard>,
     pub(super) orders: Arc<Semaphore>,
     pub(super) connector: Connector,
+    pub(super) stores: Arc<StoreOpener>,
     /// Where requests to authorities, and to services that publish TXT records, are counted.
     pub(super) services: Arc<ServiceTraffic>,
 }
@@ -38,9 +40,11 @@ impl AuthorityParts {
     pub(super) fn new(
         board: Arc<ChallengeBoard>,
         connector: Connector,
+        stores: &Arc<StoreOpener>,
         services: &Arc<ServiceTraffic>,
     ) -> Self {
         Self {
+            stores: Arc::clone(stores),
             node: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)).into(),
             board,
             orders: Arc::new(Semaphore::new(MAX_ORDERS)),

@@ -1,10 +1,8 @@
 //! Where the items of an authority are: in a folder of their own, or in the store that nodes share.
 
-use std::path::Path;
-
 use crate::config::model::AcmeConfig;
 use crate::store::folder::FolderStore;
-use crate::store::shared::{SharedStore, open};
+use crate::store::shared::{SharedStore, StoreOpener};
 use crate::store::{ItemKind, ItemRevision, ItemStore, StoreError};
 
 /// The items of an authority.
@@ -23,16 +21,13 @@ pub(super) enum AuthorityStore {
 
 impl AuthorityStore {
     /// The store of this authority. Nothing is read yet.
-    pub(super) fn of(config: &AcmeConfig) -> Self {
+    pub(super) fn of(config: &AcmeConfig, stores: &StoreOpener) -> Self {
         let own = FolderStore::new(&config.state, &config.name);
         let Some(store) = &config.shared else {
             return Self::Own(own);
         };
         // The name of an authority has no `/`, so this is a part of its own.
-        match open(
-            store,
-            &Path::new("acme").join(&*config.name).to_string_lossy(),
-        ) {
+        match stores.open(store, &format!("acme/{}", config.name)) {
             Ok(shared) => Self::Shared {
                 shared: Box::new(shared),
                 own,
@@ -101,11 +96,13 @@ impl ItemStore for AuthorityStore {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use super::super::testing::authority;
     use super::*;
     use crate::config::model::{Secret, StoreConfig, StorePlace};
+    use crate::upstream::connect::Connector;
 
     const KIND: ItemKind = ItemKind::Certificate;
 
@@ -114,11 +111,14 @@ mod tests {
             place: StorePlace::Files(shared.to_owned()),
             secrets: vec![Secret::new(vec![1; 32].into())],
         };
-        AuthorityStore::of(&AcmeConfig {
+        let config = AcmeConfig {
             state: state.to_owned(),
             shared: Some(Arc::new(store)),
             ..authority()
-        })
+        };
+        let control = tokio::runtime::Handle::current();
+        let stores = StoreOpener::new(control, Connector::default(), &Arc::default());
+        AuthorityStore::of(&config, &stores)
     }
 
     #[tokio::test]

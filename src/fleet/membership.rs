@@ -21,6 +21,7 @@ use crate::https_client::service_traffic::ServiceTraffic;
 use crate::store::etcd::client::EtcdClient;
 use crate::store::etcd::error::EtcdError;
 use crate::store::etcd::link::{EtcdLink, SERVICE};
+use crate::store::shared::StoreOpener;
 use crate::upstream::connect::Connector;
 
 /// How long a start waits for the store, which may be away.
@@ -130,6 +131,7 @@ pub struct Membership {
     services: Arc<ServiceTraffic>,
     facts: ProcessFacts,
     status: Arc<FleetStatus>,
+    stores: Arc<StoreOpener>,
     configured: ConfiguredFleet,
     link: Option<EtcdLink>,
     /// `None` while the process is not the one that serves.
@@ -164,6 +166,7 @@ impl Membership {
         connector: Connector,
         services: &Arc<ServiceTraffic>,
         status: &Arc<FleetStatus>,
+        stores: &Arc<StoreOpener>,
         start: ProcessStart,
     ) -> Self {
         let instance = start.instance.unwrap_or_else(new_instance);
@@ -181,6 +184,7 @@ impl Membership {
                 started: start.started,
             },
             status: Arc::clone(status),
+            stores: Arc::clone(stores),
             configured: ConfiguredFleet::default(),
             link: None,
             load: None,
@@ -251,9 +255,10 @@ impl Membership {
     pub fn apply(&mut self, configured: &ConfiguredFleet) {
         let etcd = configured.etcd();
         if self.link.as_ref().map(|link| link.client.settings()) != etcd {
-            let (control, services) = (&self.control, &self.services);
-            let start = |etcd| EtcdLink::start(control, etcd, self.connector.clone(), services);
-            self.link = etcd.map(start);
+            self.link = etcd.map(|etcd| self.stores.link(etcd));
+            if self.link.is_none() {
+                self.stores.close();
+            }
         }
         self.keep_publisher(configured.members());
         self.configured = configured.clone();

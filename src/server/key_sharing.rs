@@ -15,7 +15,7 @@ use crate::store::ItemKind;
 use crate::store::key_agreement::KeyPlan;
 use crate::store::key_keeper::{KEYS_SCOPE, SharedKeyKeeper, SharedKeyState};
 use crate::store::key_set::SharedKeySet;
-use crate::store::shared::{SharedStore, open};
+use crate::store::shared::{SharedStore, StoreOpener};
 
 /// How long a start waits for the store. Without a response, this process begins with keys of its own.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,6 +44,7 @@ pub(super) struct KeySharingConfig {
 #[derive(Debug)]
 pub(super) struct KeySharing {
     control: Handle,
+    stores: Arc<StoreOpener>,
     /// Distinguishes this process from all others, also from those before it.
     process: Box<str>,
     tickets: SharedKeyTask,
@@ -99,9 +100,10 @@ impl KeySharingConfig {
 
 impl KeySharing {
     /// Shares nothing yet; begins with what a predecessor knew.
-    pub(super) fn new(control: Handle, handed: KeysHandover) -> Self {
+    pub(super) fn new(control: Handle, stores: &Arc<StoreOpener>, handed: KeysHandover) -> Self {
         Self {
             control,
+            stores: Arc::clone(stores),
             process: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)).into(),
             tickets: SharedKeyTask::new(handed.tickets),
             sticky: SharedKeyTask::new(handed.sticky),
@@ -126,7 +128,7 @@ impl KeySharing {
             self.sticky.state.send_replace(SharedKeyState::default());
             return;
         };
-        let store = match open(&config.store, KEYS_SCOPE) {
+        let store = match self.stores.open(&config.store, KEYS_SCOPE) {
             Ok(store) => Arc::new(store),
             Err(error) => {
                 tracing::error!(%error, "keys are not shared: the store cannot be opened");
@@ -238,7 +240,11 @@ impl SharedKeyTask {
     }
 
     fn news(&mut self) -> Option<SharedKeys> {
-        let now = self.known().as_ref().map(SharedKeySet::keys).unwrap_or_default();
+        let now = self
+            .known()
+            .as_ref()
+            .map(SharedKeySet::keys)
+            .unwrap_or_default();
         (now != self.applied).then(|| {
             self.applied = now.clone();
             now

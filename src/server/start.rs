@@ -72,6 +72,17 @@ impl Startup<'_> {
     }
 }
 
+/// What the predecessor hands over, or what there is without one.
+fn inherit(
+    predecessor: &mut Option<Predecessor>,
+    passed: PassedSockets,
+) -> Result<Inheritance, StartError> {
+    match predecessor {
+        Some(predecessor) => predecessor.inherit().map_err(StartError::Succession),
+        None => Ok(Inheritance::without_predecessor(passed)),
+    }
+}
+
 /// The base of the process, with the state of the predecessor.
 async fn base(
     config: &Config,
@@ -88,6 +99,15 @@ async fn base(
     Ok(base)
 }
 
+/// What listeners serve with.
+fn serving(base: &Base) -> ListenerParts<'_> {
+    ListenerParts {
+        workers: &base.workers,
+        managed: &base.shared.managed,
+        admission: &base.admission,
+    }
+}
+
 /// Those who keep the keys of issuers; they do nothing yet.
 fn key_keepers(shared: &Shared) -> KeyKeepers {
     let connector = shared.connector.clone();
@@ -95,9 +115,14 @@ fn key_keepers(shared: &Shared) -> KeyKeepers {
 }
 
 /// The keys that nodes share, as far as the store can be read now.
-async fn key_sharing(config: &Config, inheritance: &mut Inheritance) -> KeySharing {
+async fn key_sharing(
+    base: &Base,
+    config: &Config,
+    inheritance: &mut Inheritance,
+) -> KeySharing {
+    let stores = base.keepers.stores();
     let handed = std::mem::take(&mut inheritance.shared_keys);
-    let mut key_sharing = KeySharing::new(Handle::current(), handed);
+    let mut key_sharing = KeySharing::new(Handle::current(), stores, handed);
     key_sharing.apply(KeySharingConfig::of(config).as_ref());
     key_sharing.first().await;
     key_sharing
@@ -117,11 +142,12 @@ fn span_exporter(shared: &Shared) -> SpanExporter {
 /// This node in its fleet, where it is not listed yet. Another node with its name is in the way, unless this process
 /// takes over from one that has the name.
 async fn membership(
-    shared: &Shared,
+    base: &Base,
     config: &Config,
     inheritance: &mut Inheritance,
     has_predecessor: bool,
 ) -> Result<Membership, StartError> {
+    let (shared, stores) = (&base.shared, base.keepers.stores());
     let start = ProcessStart {
         instance: inheritance.fleet_instance.take(),
         generation: inheritance.generation,
@@ -132,6 +158,7 @@ async fn membership(
         shared.connector.clone(),
         &shared.services,
         &shared.fleet,
+        stores,
         start,
     );
     if !has_predecessor {
@@ -154,14 +181,11 @@ impl Process {
         let config = &loaded.config;
         // First: a signal during a slow start waits for its end, instead of killing the process.
         let mut signals = Signals::install()?;
-        let mut inheritance = match predecessor {
-            Some(predecessor) => predecessor.inherit().map_err(StartError::Succession)?,
-            None => Inheritance::without_predecessor(start.passed),
-        };
+        let mut inheritance = inherit(predecessor, start.passed)?;
         let base = base(config, &mut inheritance, predecessor.is_some()).await?;
         let follows = predecessor.is_some();
-        let membership = membership(&base.shared, config, &mut inheritance, follows).await?;
-        let mut key_sharing = key_sharing(config, &mut inheritance).await;
+        let membership = membership(&base, config, &mut inheritance, follows).await?;
+        let mut key_sharing = key_sharing(&base, config, &mut inheritance).await;
         flush_logs_on_panic(&base.shared, logging);
         signals.set_access_log(&base.shared.access_log);
         let files = FileWatch::new();
@@ -173,11 +197,7 @@ impl Process {
             .map_err(|error| error.located(places))?;
         let (passed, inherited) = (inheritance.passed, inheritance.listeners);
         let (shared, workers) = (&base.shared, &base.workers);
-        let serving = ListenerParts {
-            workers,
-            managed: &shared.managed,
-            admission: &base.admission,
-        };
+        let serving = serving(&base);
         let mut listeners = Listeners::new(serving, base.descriptors, passed, inherited);
         key_sharing.use_keys(&shared.snapshot.load(), &mut listeners);
         // Binds everything but accepts nothing: the predecessor still serves the same addresses.

@@ -9,3 +9,4 @@ pub mod contents;
 pub mod health;
 pub mod mirror;
 pub mod link;
+pub mod items;

@@ -5,11 +5,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::StoreError;
+use super::{MAX_ITEM_BYTES, StoreError};
 use crate::config::{Unreadable, writable_folder};
-
-/// The largest item, in bytes. A chain of certificates has a few thousand.
-const MAX_ITEM_BYTES: u64 = 256 * 1024;
 
 /// Items of a kind that are listed, at most.
 pub(super) const MAX_ITEMS: usize = 10_000;

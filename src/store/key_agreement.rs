@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::key_set::{SharedKeySet, MAX_PREVIOUS, RetiredKey};
+use super::key_set::{MAX_PREVIOUS, RetiredKey, SharedKeySet};
 use crate::config::model::Secret;
 
 /// The times of an agreement.

@@ -226,7 +226,10 @@ mod tests {
         for error in [
             stranger.write(KIND, "a", Vec::new()).await.unwrap_err(),
             stranger.create(KIND, "b", Vec::new()).await.unwrap_err(),
-            stranger.replace(KIND, "a", 1, Vec::new()).await.unwrap_err(),
+            stranger
+                .replace(KIND, "a", 1, Vec::new())
+                .await
+                .unwrap_err(),
             stranger.remove(KIND, "a").await.unwrap_err(),
         ] {
             assert!(error.is_sealed(), "{error}");

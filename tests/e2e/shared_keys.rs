@@ -9,7 +9,7 @@ use rustls::{ClientConfig, HandshakeKind};
 use tempfile::TempDir;
 use tidegate::config::model::Secret;
 use tidegate::store::key_keeper::{KEYS_ITEM, KEYS_SCOPE};
-use tidegate::store::key_set::{SharedKeySet, RetiredKey};
+use tidegate::store::key_set::{RetiredKey, SharedKeySet};
 use tidegate::store::seal::Sealer;
 use tidegate::store::sealed_store::SealedStore;
 use tidegate::store::versioned_folder::VersionedFolder;
@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::harness::certificates::{Authority, write};
 use crate::harness::endpoint::Echo;
+use crate::harness::etcd::Etcd;
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Head, Wire, handshake_with};
 use crate::harness::{quiet_for, within};
@@ -330,4 +331,49 @@ async fn keys_from_files_are_not_shared() {
     assert_eq!(cookie(&head), None);
     let (_, head) = tunnel(&sharing, &client, &given).await;
     assert!(cookie(&head).is_some());
+}
+
+/// The same over etcd: keys and cookies of one node are good at the other, and etcd never has them in plain text.
+#[tokio::test]
+async fn nodes_agree_through_etcd_and_go_on_without_it() {
+    let fleet = Fleet::new().await;
+    let mut etcd = Etcd::start().await;
+    let store = etcd.settings();
+    let store = format!("{store}secret_file = \"fleet.key\"\n[fleet]\nnode = \"a\"\n");
+    let start = async || {
+        let folder = TempDir::new().unwrap();
+        let hosts = ["chat.example.com"];
+        fleet.authority.issue(folder.path(), "chat", &hosts);
+        write(&folder.path().join("fleet.key"), &secret(1));
+        let config = config(&fleet, "");
+        let (front, _) = config.split_once("[store]").unwrap();
+        let config = format!("{front}{store}share = [\"keys\"]\n");
+        Proxy::start_in(folder, &config).await
+    };
+    let a = start().await;
+    a.logged_times(APPLIED, 2).await;
+    let b = start().await;
+    b.logged_times(APPLIED, 2).await;
+    let made = etcd.text("/t/keys/ticket-keys/fleet").unwrap();
+    assert!(made.starts_with("sealed:"));
+    // Another program promotes the key that both know.
+    let sealer = Sealer::new(&[Secret::new(secret(1).into_bytes().into())], KEYS_SCOPE).unwrap();
+    let kind = ItemKind::TicketKeys;
+    let opened = sealer.open(kind, KEYS_ITEM, made.as_bytes()).unwrap();
+    let mut set = SharedKeySet::parse(&opened.content).unwrap();
+    set.current = set.next.take();
+    set.version += 100;
+    set.maker = "test".into();
+    let sealed = sealer.seal(kind, KEYS_ITEM, &set.to_json()).unwrap();
+    let sealed = String::from_utf8(sealed).unwrap();
+    etcd.put("/t/keys/ticket-keys/fleet", &sealed, 0);
+    for node in [&a, &b] {
+        node.logged_times(APPLIED, 3).await;
+    }
+    let client = fleet.authority.client_of(&[&TLS13]);
+    assert_eq!(kinds(&client, &[&a, &b]).await, [Full, Resumed]);
+    etcd.stop(0).await;
+    let line = b.logged("shared keys cannot be read or written").await;
+    assert_eq!(line["instead"], "those that are known", "{line}");
+    assert_eq!(kinds(&client, &[&a, &b]).await, [Resumed; 2]);
 }

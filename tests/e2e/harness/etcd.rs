@@ -200,6 +200,13 @@ impl Etcd {
         serde_json::from_slice(&item.value).ok()
     }
 
+    /// The value of an item, as it is.
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        let state = self.state();
+        let item = state.items.get(key.as_bytes())?;
+        String::from_utf8(item.value.clone()).ok()
+    }
+
     /// The items written so far.
     pub(crate) fn writes(&self) -> usize {
         self.state().writes

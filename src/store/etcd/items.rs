@@ -1,0 +1,211 @@
+//! Items that nodes share, in etcd: `PREFIX SCOPE/KIND/NAME`.
+//!
+//! Lists, and keys that are read again and again, come from the copy that the process has of everything. The rest is
+//! read from etcd: it is rarely needed, and then as it is now.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::error::EtcdError;
+use super::link::EtcdLink;
+use super::wire::{Condition, Transaction, WriteStep};
+use crate::causes::with_causes;
+use crate::store::{
+    ItemKind, ItemRevision, ItemStore, MAX_ITEM_BYTES, StoreError, StoredItem, VersionedStore,
+};
+
+/// How long the copy may take to show what this process has written itself.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// How long etcd may take, however many members are asked.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What etcd will respond. Without the box, the types of what waits for it are too deep for the compiler.
+type EtcdResponse<'a, T> = Pin<Box<dyn Future<Output = Result<T, EtcdError>> + Send + 'a>>;
+
+/// One part of the items in etcd.
+#[derive(Debug)]
+pub struct EtcdItems {
+    link: EtcdLink,
+    /// What all keys of this part begin with.
+    prefix: Box<str>,
+    /// The revision of the latest change that this process has made here.
+    written: AtomicI64,
+}
+
+impl EtcdItems {
+    /// The items in the part `scope`, such as `keys`.
+    pub fn new(link: EtcdLink, scope: &str) -> Self {
+        Self {
+            prefix: format!("{}{scope}/", link.client.prefix()).into(),
+            link,
+            written: AtomicI64::new(0),
+        }
+    }
+
+    fn folder(&self, kind: ItemKind) -> String {
+        format!("{}{}/", self.prefix, kind.folder())
+    }
+
+    fn key(&self, kind: ItemKind, name: &str) -> String {
+        format!("{}{}/{name}", self.prefix, kind.folder())
+    }
+
+    /// Whether the copy is complete, and has what this process has written.
+    async fn copy_is_current(&self) -> Result<(), StoreError> {
+        if let Some(trouble) = self.link.health().condition().reading {
+            return Err(StoreError::Unavailable(trouble.error.into()));
+        }
+        let mut changes = self.link.mirror.changes();
+        let written = self.written.load(Ordering::Relaxed).max(1);
+        let is_current = || self.link.mirror.contents().revision() >= written;
+        let waiting = async { while !is_current() && changes.changed().await.is_ok() {} };
+        match timeout(CATCH_UP, waiting).await {
+            Ok(()) if is_current() => Ok(()),
+            _ => Err(StoreError::Unavailable(
+                "the store was not read completely yet".to_owned(),
+            )),
+        }
+    }
+
+    /// The item as etcd has it now.
+    async fn get(&self, key: &str) -> Result<Option<StoredItem>, StoreError> {
+        let page = in_time(Box::pin(self.link.client.get(key))).await?;
+        let item = page.items.into_iter().next();
+        let item = item.map(|item| stored(item.value.to_vec(), item.modified));
+        item.transpose()
+    }
+
+    /// Writes under this condition; whether it held.
+    async fn change(
+        &self,
+        conditions: &[Condition<'_>],
+        step: WriteStep<'_>,
+    ) -> Result<bool, StoreError> {
+        let wanted = Transaction {
+            conditions,
+            steps: &[step],
+        };
+        let result = in_time(Box::pin(self.link.client.transact(&wanted))).await?;
+        if result.is_applied {
+            self.written.fetch_max(result.revision, Ordering::Relaxed);
+        }
+        Ok(result.is_applied)
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        conditions: &[Condition<'_>],
+        content: &[u8],
+    ) -> Result<bool, StoreError> {
+        let put = WriteStep::Put {
+            key,
+            value: content,
+            lease: 0,
+        };
+        self.change(conditions, put).await
+    }
+}
+
+impl ItemStore for EtcdItems {
+    async fn check(&self) -> Result<(), StoreError> {
+        self.copy_is_current().await
+    }
+
+    async fn read(&self, kind: ItemKind, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let item = self.load(kind, name).await?;
+        Ok(item.map(|item| item.content))
+    }
+
+    async fn write(&self, kind: ItemKind, name: &str, content: Vec<u8>) -> Result<(), StoreError> {
+        let key = self.key(kind, name);
+        self.put(&key, &[], &content).await.map(drop)
+    }
+
+    async fn create(
+        &self,
+        kind: ItemKind,
+        name: &str,
+        content: Vec<u8>,
+    ) -> Result<bool, StoreError> {
+        let key = self.key(kind, name);
+        self.put(&key, &[Condition::Absent(&key)], &content).await
+    }
+
+    async fn remove(&self, kind: ItemKind, name: &str) -> Result<(), StoreError> {
+        let key = self.key(kind, name);
+        self.change(&[], WriteStep::Delete(&key)).await.map(drop)
+    }
+
+    async fn list(&self, kind: ItemKind) -> Result<Vec<ItemRevision>, StoreError> {
+        self.copy_is_current().await?;
+        let folder = self.folder(kind);
+        let contents = self.link.mirror.contents();
+        let items = contents.under(&folder).map(|(key, item)| ItemRevision {
+            name: key.strip_prefix(&*folder).unwrap_or(key).into(),
+            revision: revision(item.modified),
+        });
+        Ok(items.collect())
+    }
+}
+
+impl VersionedStore for EtcdItems {
+    async fn load(&self, kind: ItemKind, name: &str) -> Result<Option<StoredItem>, StoreError> {
+        let key = self.key(kind, name);
+        if !matches!(kind, ItemKind::TicketKeys | ItemKind::StickyKeys) {
+            return self.get(&key).await;
+        }
+        self.copy_is_current().await?;
+        let known = self.link.mirror.contents().get(&key).cloned();
+        let known = known.map(|item| stored(item.value.to_vec(), item.modified));
+        known.transpose()
+    }
+
+    async fn replace(
+        &self,
+        kind: ItemKind,
+        name: &str,
+        revision: u128,
+        content: Vec<u8>,
+    ) -> Result<bool, StoreError> {
+        let key = self.key(kind, name);
+        let Ok(revision) = i64::try_from(revision) else {
+            return Ok(false);
+        };
+        let unchanged = [Condition::Unchanged(&key, revision)];
+        // Revision 0 would stand for an item that does not exist.
+        match revision > 0 {
+            true => self.put(&key, &unchanged, &content).await,
+            false => Ok(false),
+        }
+    }
+}
+
+fn stored(content: Vec<u8>, modified: i64) -> Result<StoredItem, StoreError> {
+    if content.len() as u64 > MAX_ITEM_BYTES {
+        return Err(StoreError::Unavailable(format!(
+            "an item is larger than {MAX_ITEM_BYTES} bytes"
+        )));
+    }
+    Ok(StoredItem {
+        content,
+        revision: revision(modified),
+    })
+}
+
+fn revision(modified: i64) -> u128 {
+    u128::from(modified.unsigned_abs())
+}
+
+async fn in_time<T>(response: EtcdResponse<'_, T>) -> Result<T, StoreError> {
+    match timeout(RESPONSE_TIMEOUT, response).await {
+        Ok(response) => response.map_err(|error| StoreError::Unavailable(with_causes(&error))),
+        Err(_) => Err(StoreError::Unavailable(
+            "etcd does not respond in time".to_owned(),
+        )),
+    }
+}
