@@ -115,11 +115,7 @@ fn key_keepers(shared: &Shared) -> KeyKeepers {
 }
 
 /// The keys that nodes share, as far as the store can be read now.
-async fn key_sharing(
-    base: &Base,
-    config: &Config,
-    inheritance: &mut Inheritance,
-) -> KeySharing {
+async fn key_sharing(base: &Base, config: &Config, inheritance: &mut Inheritance) -> KeySharing {
     let stores = base.keepers.stores();
     let handed = std::mem::take(&mut inheritance.shared_keys);
     let mut key_sharing = KeySharing::new(Handle::current(), stores, handed);

@@ -1,5 +1,6 @@
 //! Keys that nodes share through a folder: what one process has made is good for the other one.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use crate::harness::{quiet_for, within};
 use HandshakeKind::{Full, Resumed};
 
 const APPLIED: &str = "shared keys applied";
+
+const AWAY: &str = "shared keys cannot be read or written; this process goes on without";
 
 /// Two endpoints, and the folder of the store.
 struct Fleet {
@@ -95,10 +98,13 @@ impl Fleet {
     }
 
     fn items(&self) -> SealedStore<VersionedFolder> {
+        Self::items_in(&self.store.path().join("shared"))
+    }
+
+    fn items_in(folder: &Path) -> SealedStore<VersionedFolder> {
         let secret = Secret::new(secret(1).into_bytes().into());
         let sealer = Sealer::new(&[secret], KEYS_SCOPE).unwrap();
-        let folder = self.store.path().join("shared").join(KEYS_SCOPE);
-        SealedStore::new(VersionedFolder::new(&folder), sealer)
+        SealedStore::new(VersionedFolder::new(&folder.join(KEYS_SCOPE)), sealer)
     }
 
     /// Writes the keys for both purposes.
@@ -267,14 +273,22 @@ async fn a_node_without_its_store_goes_on_and_catches_up() {
     let folder = fleet.store.path().join("shared");
     std::fs::write(&folder, "not a folder").unwrap();
     let a = node(&fleet, &secret(1), "").await;
-    let line = a.logged("shared keys cannot be read or written").await;
+    let line = a.logged(AWAY).await;
     assert_eq!(line["instead"], "keys of its own", "{line}");
     let client = fleet.authority.client_of(&[&TLS13]);
     let (_, head) = tunnel(&a, &client, "").await;
     let own = cookie(&head).unwrap();
     assert_eq!(kinds(&client, &[&a]).await, [Resumed]);
-    std::fs::remove_file(&folder).unwrap();
-    fleet.write(keys(&[], Some(1), None)).await;
+    let prepared = fleet.store.path().join("prepared");
+    for kind in [ItemKind::TicketKeys, ItemKind::StickyKeys] {
+        let items = Fleet::items_in(&prepared);
+        let set = keys(&[], Some(1), None);
+        let written = items.write(kind, KEYS_ITEM, set.to_json());
+        written.await.unwrap();
+    }
+    let other = fleet.store.path().join("other");
+    std::os::unix::fs::symlink(&prepared, &other).unwrap();
+    std::fs::rename(&other, &folder).unwrap();
     a.logged_times(APPLIED, 2).await;
     // What it has made by itself stays good.
     assert_eq!(kinds(&client, &[&a]).await, [Resumed]);
@@ -286,15 +300,15 @@ async fn a_node_without_its_store_goes_on_and_catches_up() {
     let b = node(&fleet, &secret(1), "").await;
     let client = fleet.authority.client_of(&[&TLS13]);
     assert_eq!(kinds(&client, &[&a, &b]).await, [Full, Resumed]);
-
-    // The store is away again: the successor of an upgrade has the keys from its predecessor.
-    std::fs::rename(&folder, fleet.store.path().join("away")).unwrap();
-    std::fs::write(&folder, "not a folder").unwrap();
-    kill(a.serving(), Signal::USR2);
-    a.successor(1).await;
-    assert_eq!(kinds(&client, &[&a, &b]).await, [Resumed; 2]);
     let config = std::fs::read_to_string(a.folder().join("config.toml")).unwrap();
     a.reload(&config).await;
+    assert_eq!(kinds(&client, &[&a, &b]).await, [Resumed; 2]);
+
+    // The store is away again: the successor of an upgrade has the keys from its predecessor.
+    std::fs::write(&other, "not a folder").unwrap();
+    std::fs::rename(&other, &folder).unwrap();
+    kill(a.serving(), Signal::USR2);
+    a.successor(1).await;
     assert_eq!(kinds(&client, &[&a, &b]).await, [Resumed; 2]);
 }
 
@@ -373,7 +387,7 @@ async fn nodes_agree_through_etcd_and_go_on_without_it() {
     let client = fleet.authority.client_of(&[&TLS13]);
     assert_eq!(kinds(&client, &[&a, &b]).await, [Full, Resumed]);
     etcd.stop(0).await;
-    let line = b.logged("shared keys cannot be read or written").await;
+    let line = b.logged(AWAY).await;
     assert_eq!(line["instead"], "those that are known", "{line}");
     assert_eq!(kinds(&client, &[&a, &b]).await, [Resumed; 2]);
 }
