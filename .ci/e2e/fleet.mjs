@@ -27,7 +27,7 @@ const HANDSHAKES = isSmoke ? 2 : 5
 const CLOCKS = { 1: undefined, 2: '+1h', 3: '-1h' }
 
 /** What the nodes share. */
-const SHARED = ['members']
+const SHARED = ['members', 'keys', ...isSmoke ? [] : ['certificates']]
 
 const folder = temporaryFolder('fleet-')
 const file = (name) => join(folder, name)
@@ -121,14 +121,29 @@ share = ${JSON.stringify(SHARED)}
 admin = { url = "https://${this.admin}", networks = ["${machines.address('back', 0).replace(/\d+$/, '0')}/24"] }
 [listener.public]
 bind = ["${machines.address('front', this.at)}:8443"]
-tls.certificates = [{ ${pair} }]
+tls.certificates = [{ ${pair} }${SHARED.includes('certificates') ? ', { names = ["issued.example.com"], acme = "pebble" }' : ''}]
 http2 = { streams = 128 }
+${SHARED.includes('certificates') ? this.authority() : ''}
 [[route]]
 upstream = "chat"
 [upstream.chat]
 endpoints = [${this.endpoints.join(', ')}]
 sticky = { cookie = "tidegate" }
 `
+  }
+
+  /** The authority, and where it asks for challenges. */
+  authority() {
+    return `[acme.pebble]
+directory = "https://${machines.address('front', 0)}:14000/dir"
+ca = "${file('root.pem')}"
+email = "ops@example.com"
+terms_agreed = true
+challenges = ["http-01"]
+state = "${file(`state-${this.at}`)}"
+[listener.plain]
+bind = ["${machines.address('front', this.at)}:5002"]
+redirect_to_https = true`
   }
 
   start() {
@@ -221,6 +236,35 @@ class Load {
   }
 }
 
+/** Pebble, for which every name is the third node, whichever of them orders. */
+async function startAuthority() {
+  const own = machines.address('front', 0)
+  const { cert, key } = makeCertificate('pebble', `IP:${own}`)
+  write('pebble.json', JSON.stringify({ pebble: {
+    listenAddress: `${own}:14000`, managementListenAddress: `${own}:15000`, certificate: cert, privateKey: key,
+    httpPort: 5002, tlsPort: 5001, ocspResponderURL: '', externalAccountBindingRequired: false,
+  } }))
+  start('pebble-challtestsrv', ['-defaultIPv4', machines.address('front', 3), '-defaultIPv6', '', '-dns01', `${own}:8053`,
+    '-management', `${own}:8055`, '-http01', '', '-https01', '', '-tlsalpn01', ''])
+  const pebble = start('pebble', ['-config', file('pebble.json'), '-dnsserver', `${own}:8053`, '-strict'], {
+    env: { PATH: process.env.PATH, PEBBLE_VA_NOSLEEP: '1', PEBBLE_WFE_NONCEREJECT: '20', PEBBLE_AUTHZREUSE: '0' },
+  })
+  await until('Pebble', () => pebble.said.includes('ACME directory available'))
+  return pebble
+}
+
+/** The certificate that a node has from Pebble; undefined if it has none. */
+function issued(node) {
+  return new Promise((done) => {
+    const socket = tlsConnect({ host: machines.address('front', node.at), port: 8443, servername: 'issued.example.com', rejectUnauthorized: false }, () => {
+      const certificate = socket.getPeerX509Certificate()
+      done(certificate.issuer.includes('Pebble') ? certificate.serialNumber : undefined)
+      socket.destroy()
+    })
+    socket.on('error', () => done(undefined))
+  })
+}
+
 /** What a client that was connected to one node gets from another: whether its TLS session is resumed. */
 function resumed(from, to) {
   const options = (node) => ({
@@ -262,7 +306,7 @@ const everywhere = (what, ask, limit = 60_000) => until(what, async () => {
 }, limit)
 const all = NODES.map((at) => `edge-${at}`).join(' ')
 
-async function together(check) {
+async function together(check, pebble) {
   await check('three nodes find each other; two have clocks that are an hour off', async () => {
     for (const node of nodes) await node.start()
     await everywhere('the members', (node) => knows(node, all))
@@ -272,17 +316,28 @@ async function together(check) {
       await load.begin()
     }
   })
-  if (SHARED.includes('keys')) await keys(check)
+  if (SHARED.includes('certificates')) await certificates(check, pebble)
+  if (!isSmoke) await keys(check)
+  await check('who may only read etcd learns no key, and cannot write', () => secrecy())
   await check('a command with --fleet shows all nodes', async () => {
     const shown = await nodes[0].ask('status', '--fleet')
     for (const node of nodes) equal(shown.includes(node.name), true, `${node.name} in ${shown}`)
   })
 }
 
+async function certificates(check, pebble) {
+  await check('a certificate is ordered once, whichever node the authority connects to, and served by all', async () => {
+    await everywhere('the certificate', issued, 120_000)
+    const serials = new Set(await Promise.all(nodes.map(issued)))
+    equal(serials.size, 1, 'certificates')
+    equal(pebble.said.split('Added order').length - 1, 1, 'orders')
+  })
+}
+
 async function keys(check) {
-  await check('a TLS session of one node is resumed by the others', async () => {
+  await check('a TLS session of one node is resumed by the others, two minutes after the fleet has begun', async () => {
     for (const [from, to] of [[0, 1], [1, 2], [2, 0]]) {
-      await until(`node ${to + 1} to resume a session of node ${from + 1}`, () => resumed(nodes[from], nodes[to]))
+      await until(`node ${to + 1} to resume a session of node ${from + 1}`, () => resumed(nodes[from], nodes[to]), 180_000)
     }
   })
   await check('a sticky cookie of one node leads to the same endpoint on the others', async () => {
@@ -293,14 +348,18 @@ async function keys(check) {
       for (const socket of [first, second]) socket.terminate()
     }
   })
-  await check('who may only read etcd learns no key, and cannot write', async () => {
-    const stored = await cluster.ctlAs('reader', 'get', '--prefix', '/tidegate/')
-    equal(/keys/.test(stored), true, `the shared keys are there: ${stored.slice(0, 500)}`)
-    equal(/PRIVATE KEY/.test(stored), false, 'a private key')
-    let refused = false
-    try { await cluster.ctlAs('reader', 'put', '/tidegate/x', 'y') } catch { refused = true }
-    equal(refused, true, 'a write')
+}
+
+/** What a user of etcd without write access gets. */
+async function secrecy() {
+  const stored = await until('the shared keys', async () => {
+    const text = await cluster.ctlAs('reader', 'get', '--prefix', '/tidegate/')
+    return /ticket-keys/.test(text) && text
   })
+  equal(/PRIVATE KEY|"d":|BEGIN/.test(stored), false, `a key in ${stored}`)
+  let refused = false
+  try { await cluster.ctlAs('reader', 'put', '/tidegate/x', 'y') } catch { refused = true }
+  equal(refused, true, 'a write is refused')
 }
 
 async function troubles(check) {
@@ -435,7 +494,7 @@ await main(async (check) => {
     await check(`three members of etcd, ${machines.separate ? 'on machines of their own' : 'on loopback addresses: namespaces are not permitted'}`, () => cluster.begin())
     nodes.push(...NODES.map((at) => new Node(at)))
     if (extent === 'cost') return await cost()
-    await together(check)
+    await together(check, SHARED.includes('certificates') ? await startAuthority() : undefined)
     if (!isSmoke) await troubles(check)
     for (const load of loads) load.end()
     mustBeWhole()
