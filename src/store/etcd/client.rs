@@ -331,6 +331,11 @@ impl EtcdClient {
         Ok(Some(token))
     }
 
+    /// Authenticates again before the next request.
+    pub fn renew_token(&self) {
+        *self.known_token() = None;
+    }
+
     fn forget_token(&self, token: Option<&Secret>) {
         let mut known = self.known_token();
         if known.as_ref() == token {

@@ -72,6 +72,9 @@ impl From<EtcdFailure> for EtcdError {
         if says("authentication failed") || says("user name is empty") {
             return Self::Login(message);
         }
+        if says("permission denied") {
+            return Self::Denied(message);
+        }
         if says("database space exceeded") {
             return Self::Full(message);
         }
@@ -105,6 +108,11 @@ impl EtcdError {
                 | Self::Ended
                 | Self::Stale
         )
+    }
+
+    /// Whether another token may do better.
+    pub fn is_of_token(&self) -> bool {
+        matches!(self, Self::Token(_) | Self::Denied(_) | Self::Login(_))
     }
 
     /// Whether the request may have been carried out although there is no response that says so.
@@ -147,6 +155,16 @@ mod tests {
             ),
             (3, "etcdserver: user name is empty", "Login"),
             (7, "etcdserver: permission denied", "Denied"),
+            (
+                14,
+                "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
+                "Denied",
+            ),
+            (
+                14,
+                "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token",
+                "Token",
+            ),
             (8, "etcdserver: mvcc: database space exceeded", "Full"),
             (8, "etcdserver: too many requests", "Other"),
             (

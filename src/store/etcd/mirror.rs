@@ -16,7 +16,7 @@ use super::client::{EtcdClient, EtcdWatch};
 use super::contents::{MAX_BYTES, MAX_ITEMS, MirrorContents};
 use super::error::EtcdError;
 use super::health::StoreHealth;
-use super::wire::{EtcdItem, WatchEnd, WatchNews};
+use super::wire::{EtcdFailure, EtcdItem, WatchEnd, WatchNews};
 use crate::https_client::backoff;
 
 /// How often it is checked whether the watch shows everything.
@@ -27,6 +27,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long the first message of a watch may take.
 const WATCH_START: Duration = Duration::from_secs(5);
+
+/// The code of gRPC for what may be different a moment later.
+const UNAVAILABLE: i64 = 14;
 
 /// How many times in a row a range may be compacted while its pages are read.
 const MAX_READS: usize = 3;
@@ -120,6 +123,10 @@ impl MirrorKeeper {
             if matches!(error, EtcdError::Compacted | EtcdError::Moved) {
                 continue;
             }
+            if error.is_of_token() {
+                // A watch begins although its token is not accepted, and is cancelled then.
+                self.client.renew_token();
+            }
             self.failures = self.failures.saturating_add(1);
             // A watch may end because its member restarts, while the others respond.
             if self.failures > 1 {
@@ -189,11 +196,10 @@ impl MirrorKeeper {
             None => {}
             Some(WatchEnd::Compacted(_)) => return Err(EtcdError::Compacted),
             Some(WatchEnd::Failed(failure)) => return Err(failure.into()),
-            Some(WatchEnd::Cancelled(reason)) => {
-                return Err(match reason.contains("compacted") {
-                    true => EtcdError::Compacted,
-                    false => EtcdError::Unavailable(reason),
-                });
+            Some(WatchEnd::Cancelled(message)) => {
+                // The reason is an error in words.
+                let code = UNAVAILABLE;
+                return Err(EtcdFailure { code, message }.into());
             }
         }
         let has_changes = !news.changes.is_empty();

@@ -458,38 +458,32 @@ async fn respond(mut wire: Wire, state: Arc<Mutex<Cluster>>, news: watch::Sender
     let path = head.start().split(' ').nth(1).unwrap().to_owned();
     let body = wire.body(&head).await;
     let request: Value = serde_json::from_slice(&body).unwrap();
-    let mut response = {
+    let (is_known, response) = {
         let mut state = state.lock().unwrap();
         *state.requests.entry(path.clone()).or_default() += 1;
         state.expire();
         let token = state.token.as_deref();
         let is_known = token.is_none_or(|token| head.value("authorization") == Some(token));
-        match path.as_str() {
+        let response = match path.as_str() {
+            "/v3/watch" => None,
             _ if !is_known && path != "/v3/auth/authenticate" => {
-                Err((401, 16, "etcdserver: invalid auth token"))
+                Some(Err((401, 16, "etcdserver: invalid auth token")))
             }
-            "/v3/watch" => Ok(None),
-            _ => state.operate(&path, &request).map(Some),
-        }
+            _ => Some(state.operate(&path, &request)),
+        };
+        (is_known, response)
     };
     news.send_modify(|count| *count += 1);
-    if matches!(response, Ok(None)) {
-        response = follow(
-            &mut wire,
-            &request["create_request"],
-            &state,
-            news.subscribe(),
-        )
-        .await
-        .map(|()| None);
-    }
     let (status, body) = match response {
-        Ok(Some(body)) => (200, body),
-        Ok(None) => return,
-        Err((status, code, message)) => (
+        Some(Ok(body)) => (200, body),
+        Some(Err((status, code, message))) => (
             status,
             json!({ "error": message, "message": message, "code": code }),
         ),
+        None => {
+            let request = &request["create_request"];
+            return follow(&mut wire, request, &state, news.subscribe(), is_known).await;
+        }
     };
     let body = body.to_string();
     let length = body.len();
@@ -504,7 +498,8 @@ async fn follow(
     request: &Value,
     state: &Mutex<Cluster>,
     mut news: watch::Receiver<u64>,
-) -> Result<(), Failure> {
+    is_known: bool,
+) {
     let (from, to) = (bytes(&request["key"]), bytes(&request["range_end"]));
     let mut next = number(&request["start_revision"]);
     let (first, cuts) = {
@@ -513,6 +508,12 @@ async fn follow(
         if next <= state.compacted {
             first["canceled"] = true.into();
             first["compact_revision"] = state.compacted.to_string().into();
+        }
+        if !is_known {
+            // As etcd does it: the watch begins, and is cancelled.
+            first["canceled"] = true.into();
+            first["cancel_reason"] =
+                "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token".into();
         }
         (first, state.cuts)
     };
@@ -525,7 +526,7 @@ async fn follow(
         .await;
     if first["canceled"] == true {
         wire.send("0\r\n\r\n").await;
-        return Ok(());
+        return;
     }
     loop {
         let (events, header, is_cut) = {
@@ -541,7 +542,7 @@ async fn follow(
         };
         if is_cut {
             wire.send(chunk("{\"result\":{\"hea")).await;
-            return Ok(());
+            return;
         }
         if !events.is_empty() {
             let message = json!({ "result": { "header": header, "events": events } });
@@ -549,7 +550,7 @@ async fn follow(
         }
         tokio::select! {
             changed = news.changed() => changed.unwrap(),
-            () = wire.until_gone() => return Ok(()),
+            () = wire.until_gone() => return,
         }
     }
 }
