@@ -160,9 +160,9 @@ pub struct ProcessStart {
 }
 
 impl Membership {
-    /// In no fleet yet; its tasks will run on `control`. Requests to the store are counted in `services`.
+    /// In no fleet yet; its tasks will run on the runtime that this is called on. Requests to the store are counted in
+    /// `services`.
     pub fn new(
-        control: Handle,
         connector: Connector,
         services: &Arc<ServiceTraffic>,
         status: &Arc<FleetStatus>,
@@ -175,7 +175,7 @@ impl Membership {
             process: ProcessPlace::own(),
         };
         Self {
-            control,
+            control: Handle::current(),
             connector,
             services: Arc::clone(services),
             facts: ProcessFacts {

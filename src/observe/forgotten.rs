@@ -41,7 +41,7 @@ impl Forgotten {
             &series.upstream,
             &series.endpoint,
         ];
-        self.endpoint(labels.map(Arc::clone)).absorb(series);
+        self.endpoint(&labels.map(Arc::clone)).absorb(series);
     }
 
     /// Adds the series of a way to establish identities.
@@ -73,13 +73,13 @@ impl Forgotten {
         // Up by one level at a time.
         for _ in 0..3 {
             for (labels, series) in self.endpoints.take(|labels| !known.has(labels)) {
-                self.endpoint(above(labels)).absorb(&series);
+                self.endpoint(&above(labels)).absorb(&series);
             }
         }
     }
 
-    fn endpoint(&self, labels: RemainderLabels) -> Arc<EndpointSeries> {
-        self.endpoints.get(&labels, || {
+    fn endpoint(&self, labels: &RemainderLabels) -> Arc<EndpointSeries> {
+        self.endpoints.get(labels, || {
             let [listener, route, upstream, endpoint] = labels.clone();
             // One of its own: the real one has to be free to be forgotten.
             let route = Arc::new(RouteSeries::new(listener, route));

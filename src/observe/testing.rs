@@ -88,7 +88,7 @@ fn configured(set: u32) -> Arc<Snapshot> {
     }
     for route in (0..EACH).filter(|it| *it == 0 || has(5 + it)) {
         // Every other configuration has the upstreams the other way round.
-        let upstream = if set % 2 == 0 {
+        let upstream = if set.is_multiple_of(2) {
             route
         } else {
             EACH - 1 - route

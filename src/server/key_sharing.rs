@@ -145,7 +145,7 @@ impl KeySharing {
             (&mut self.sticky, ItemKind::StickyKeys, config.sticky_plan()),
         ];
         for (task, kind, plan) in kinds {
-            task.start(control, &store, kind, process, plan);
+            task.start(control, &store, (kind, plan), process);
         }
     }
 
@@ -224,9 +224,8 @@ impl SharedKeyTask {
         &mut self,
         control: &Handle,
         store: &Arc<SharedStore>,
-        kind: ItemKind,
+        (kind, plan): (ItemKind, KeyPlan),
         process: &str,
-        plan: KeyPlan,
     ) {
         let (stop, stopped) = watch::channel(false);
         self.stop = Some(stop);

@@ -150,7 +150,6 @@ async fn membership(
         started: shown(shared.process.began().time()).into(),
     };
     let membership = Membership::new(
-        Handle::current(),
         shared.connector.clone(),
         &shared.services,
         &shared.fleet,

@@ -84,7 +84,7 @@ impl<S: VersionedStore> SharedKeyKeeper<S> {
         loop {
             let round = async {
                 let result = self.poll(begun).await;
-                self.note(result.err());
+                self.note(result.err().as_ref());
                 // Not all nodes at the same moment.
                 sleep(POLL.mul_f64(fastrand::f64().mul_add(0.2, 0.9))).await;
             };
@@ -122,9 +122,9 @@ impl<S: VersionedStore> SharedKeyKeeper<S> {
     }
 
     /// Publishes what is known now, and reports once that the store cannot be used, or can be used again.
-    fn note(&mut self, error: Option<SharedKeysError>) {
+    fn note(&mut self, error: Option<&SharedKeysError>) {
         let keys = self.kind.folder();
-        let trouble: Option<Arc<str>> = error.as_ref().map(|error| error.to_string().into());
+        let trouble: Option<Arc<str>> = error.map(|error| error.to_string().into());
         let before = self.state.borrow().clone();
         let known = self.agreement.known();
         if let (None, Some(_)) = (&trouble, &before.trouble) {
@@ -137,7 +137,7 @@ impl<S: VersionedStore> SharedKeyKeeper<S> {
             // It may change between two causes again and again.
             let unreported = self.reports.admit(trouble, std::time::Instant::now());
             if let Some(unreported) = unreported {
-                report(keys, error.as_ref(), known.is_some(), unreported);
+                report(keys, error, known.is_some(), unreported);
             }
         }
         let keys_of = |set: Option<&SharedKeySet>| set.map(SharedKeySet::keys);
@@ -240,7 +240,7 @@ mod tests {
         Node {
             state,
             stop,
-            work: tokio::spawn(keeper.run(stopped)),
+            work: tokio::runtime::Handle::current().spawn(keeper.run(stopped)),
         }
     }
 

@@ -199,10 +199,8 @@ impl ItemPlace {
 
     /// Removes all versions, the oldest first: as long as one is left, no node begins with the first one again.
     fn remove(&self) -> Result<(), StoreError> {
-        let versions = self.versions()?.into_iter();
-        versions
-            .map(|version| remove(&self.path(version)))
-            .collect()
+        let mut versions = self.versions()?.into_iter();
+        versions.try_for_each(|version| remove(&self.path(version)))
     }
 
     fn busy(&self) -> StoreError {
