@@ -10,6 +10,7 @@
 //! probability.
 
 mod hashing;
+mod reported;
 mod shares;
 
 use std::cmp::Ordering;
@@ -18,6 +19,7 @@ use fastrand::Rng;
 
 use self::hashing::Score;
 pub use self::hashing::{identity, key_hash, split_point};
+pub use self::reported::{ReportedTotal, WEIGHT_PARTS, fleet_scale};
 pub use self::shares::drawn;
 use crate::config::model::Balance;
 
