@@ -30,6 +30,8 @@ mod http2_head;
 mod http2_stream;
 #[path = "checks/limits.rs"]
 mod limits;
+#[path = "checks/load_report.rs"]
+mod load_report;
 #[path = "checks/proxy_header.rs"]
 mod proxy_header;
 #[path = "checks/request.rs"]
@@ -40,7 +42,7 @@ mod tls_records;
 pub(crate) type Check = fn(&[u8]);
 
 /// Every check, with the name of its file.
-pub(crate) const ALL: [(&str, Check); 18] = [
+pub(crate) const ALL: [(&str, Check); 19] = [
     ("answer", answer::check),
     ("config", config::check),
     ("credential", credential::check),
@@ -56,6 +58,7 @@ pub(crate) const ALL: [(&str, Check); 18] = [
     ("http2_head", http2_head::check),
     ("http2_stream", http2_stream::check),
     ("limits", limits::check),
+    ("load_report", load_report::check),
     ("proxy_header", proxy_header::check),
     ("request", request::check),
     ("tls_records", tls_records::check),

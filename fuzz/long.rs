@@ -148,6 +148,22 @@ pub(crate) const CASES: &[Case] = &[
     case("forwarded", "spaces", |n| {
         path("for=10.0.0.1", " \t", "", n).into()
     }),
+    case("load_report", "members", |n| numbered("k", ",", n).into()),
+    case("load_report", "one-key", |n| fill("tunnels=1,", n).into()),
+    case("load_report", "lines", |n| fill("drain\n", n).into()),
+    case("load_report", "parameters", |n| {
+        path("a", ";b=1", "", n).into()
+    }),
+    case("load_report", "inner-list", |n| {
+        path("a=(", "1 ", ")", n).into()
+    }),
+    case("load_report", "string", |n| {
+        path("a=\"", "\\\\", "\"", n).into()
+    }),
+    case("load_report", "display-string", |n| {
+        path("a=%\"", "%c3%bc", "\"", n).into()
+    }),
+    case("load_report", "blanks", |n| path("a", " ", ",b", n).into()),
     case("proxy_header", "fields", |n| {
         proxy(&[0xee, 0, 1, 0].repeat(n / 4))
     }),

@@ -5,6 +5,8 @@
 //! framing, upgrades, trust or hosts from raw header bytes.
 
 pub mod token;
+pub mod structured_field;
+pub mod load_report;
 pub mod address_text;
 pub mod client_protocol;
 pub mod connection_auth;

@@ -237,7 +237,8 @@ impl<'a> ResponseHead<'a> {
         }
     }
 
-    fn values(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+    /// The lines of a field, white space trimmed.
+    pub fn values(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
         self.lines
             .iter()
             .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
