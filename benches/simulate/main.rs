@@ -12,6 +12,7 @@
 
 mod fleet;
 mod lifetime;
+mod nodes;
 mod plot;
 mod scenario;
 

@@ -23,7 +23,7 @@ pub(crate) const BLACK: Style = ("#222222", "");
 /// Colour and dashes.
 pub(crate) type Style = (&'static str, &'static str);
 
-pub(crate) fn dashed((color, _): Style) -> Style {
+pub(crate) const fn dashed((color, _): Style) -> Style {
     (color, "6 3")
 }
 

@@ -1,5 +1,6 @@
 //! The simulated scenarios, with their tables and diagrams.
 
+mod nodes;
 mod rebalance;
 
 use std::fmt::Write;
@@ -24,7 +25,7 @@ pub(crate) struct Outcome {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self {
             name: "steady",
             title: "Most tunnels on one endpoint, relative to the mean",
@@ -54,6 +55,21 @@ impl Scenario {
             name: "hash",
             title: "Hashing, and how far the bound lets keys stay together",
             run: hash,
+        },
+        Self {
+            name: "nodes",
+            title: "100 nodes, 1000 endpoints, 5 million tunnels",
+            run: nodes::nodes,
+        },
+        Self {
+            name: "nodes-quick",
+            title: "20 nodes, 100 endpoints, 200,000 tunnels, and more policies",
+            run: nodes::quick,
+        },
+        Self {
+            name: "nodes-few",
+            title: "100 nodes, 1000 endpoints, few tunnels, and tunnels of others",
+            run: nodes::few,
         },
     ];
 }
