@@ -12,6 +12,7 @@ mod addresses;
 pub mod resolve;
 pub mod health;
 pub mod reachability;
+pub mod report;
 pub mod handover;
 pub mod endpoint;
 pub mod agenda;

@@ -71,9 +71,9 @@ pub use self::trust::{Access, Family, Net, Nets, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,
     Ejection, EndpointConfig, EndpointPhase, EndpointTls, HashBy, Health, HttpProbe, Keepalive,
-    KubernetesService, MAX_ENDPOINT_NAME, Picking, Probe, QueueConfig, RebalanceConfig, Retry,
-    RetryOn, Roots, SameSite, SendProxy, ServicePort, Sticky, UpstreamConfig, UpstreamTimeouts,
-    WebSocketProbe, is_endpoint_name,
+    KubernetesService, MAX_ENDPOINT_NAME, Picking, Probe, QueueConfig, RebalanceConfig,
+    ReportsConfig, Retry, RetryOn, Roots, SameSite, SendProxy, ServicePort, Sticky, UpstreamConfig,
+    UpstreamTimeouts, WebSocketProbe, is_endpoint_name,
 };
 
 use std::collections::HashSet;

@@ -48,6 +48,7 @@ pub struct FleetEndpoint {
     /// Its limit of sessions at once.
     pub max_tunnels: Option<usize>,
     is_drained_by_operator: bool,
+    is_drained_by_report: bool,
     is_down: bool,
 }
 
@@ -159,7 +160,7 @@ impl FleetUpstream {
 
     /// Why tunnels of an endpoint may have to be closed, and the policy for that case.
     fn cause(&self, endpoint: &FleetEndpoint) -> Option<(Ended, DisplacementPolicy)> {
-        if endpoint.is_drained || endpoint.is_drained_by_operator {
+        if endpoint.is_drained || endpoint.is_drained_by_operator || endpoint.is_drained_by_report {
             return Some((Ended::Drain, self.on_drain));
         }
         endpoint
@@ -175,6 +176,7 @@ fn members(upstream: &Upstream, settings: &UpstreamConfig, now: Instant) -> Vec<
         is_drained: member.is_drained || member.phase == EndpointPhase::Terminating,
         max_tunnels: member.max_in_flight,
         is_drained_by_operator: member.state.is_drained(),
+        is_drained_by_report: settings.picking.reports.is_some() && member.state.reports_drain(now),
         is_down: is_down(&member.state, settings, now),
     };
     upstream.members().into_iter().map(endpoint).collect()
@@ -207,6 +209,8 @@ fn planned(
             is_drained: endpoint.drain || endpoint.phase == EndpointPhase::Terminating,
             max_tunnels: endpoint.max_tunnels,
             is_drained_by_operator: registry.is_drained(&settings.name, &endpoint.address),
+            is_drained_by_report: settings.picking.reports.is_some()
+                && state.as_ref().is_some_and(|state| state.reports_drain(now)),
             is_down: state.is_some_and(|state| is_down(&state, settings, now)),
         }
     };

@@ -134,6 +134,7 @@ async fn request_tunnel(
         let next_lease = match tokio::time::timeout(limit, exchanging).await {
             Ok(Ok(response)) => {
                 attempts.answered();
+                routed.reported(&response, &lease);
                 let status = response.status;
                 if let Some(status) = status
                     && status != StatusCode::SWITCHING_PROTOCOLS

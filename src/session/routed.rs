@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use ::http::HeaderValue;
+use ::http::{HeaderName, HeaderValue};
 
 use super::affinity;
 use super::connection::Connection;
@@ -13,12 +13,14 @@ use crate::observe::access_log::RequestFacts;
 use crate::observe::series::EndpointSeries;
 use crate::protocol::edit::{self, Edit};
 use crate::protocol::forwarded::ForwardingFacts;
+use crate::protocol::load_report::LOAD_HEADER;
 use crate::protocol::proxy_header;
 use crate::protocol::sticky_cookie::StickyCookie;
 use crate::protocol::target::Target;
 use crate::protocol::trace_context::{TRACEPARENT, TRACESTATE};
 use crate::snapshot::Route;
 use crate::upstream::endpoint::Lease;
+use crate::upstream::exchange::EndpointResponse;
 use crate::upstream::group::{Affinity, Upstream};
 
 /// A request whose route is known, but not yet the upstream.
@@ -140,9 +142,22 @@ impl RoutedRequest<'_> {
             .template_values(self.target, &self.route.settings.name);
         let mut edit = Edit::new(changes, &[], &template_values);
         edit.set_cookie(self.cookie_to(lease));
+        if self.upstream.picking().reports.is_some() {
+            edit.remove(HeaderName::from_static(LOAD_HEADER));
+        }
         let rewrite = &self.route.settings.rewrite;
         edit.restore_prefix(rewrite, self.target.authority(), || self.host_for(lease));
         edit
+    }
+
+    /// Takes what the leased endpoint reports in its response to a handshake.
+    pub(super) fn reported(&self, response: &EndpointResponse, lease: &Lease) {
+        // Only then is the head worth another look.
+        if self.upstream.picking().reports.is_some()
+            && let Some(head) = response.head()
+        {
+            self.upstream.take_report(lease.endpoint(), &head);
+        }
     }
 
     /// The sticky cookie for the leased endpoint, unless the client has one that is still fresh.

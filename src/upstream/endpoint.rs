@@ -15,6 +15,7 @@ use super::handover::EndpointHandover;
 use super::health::{EndpointHealth, HealthStatus};
 use super::queue::Queue;
 use super::reachability::{Reachability, UnreachedEndpoint};
+use super::report::ReportState;
 use super::resolve::{ResolveError, ResolvedName, Resolver};
 use super::time::micros;
 use crate::config::model::Address;
@@ -66,6 +67,8 @@ pub struct EndpointState {
     is_unreached: AtomicBool,
     /// What sessions have reported of it lately, by cause.
     pub reports: FailureReports,
+    /// What it says about its own load.
+    pub report: ReportState,
     /// Whether an ejection has ended by time and `server/health` does not know yet.
     has_returned: AtomicBool,
     /// An operator has drained it, and it stays so until an operator undoes that.
@@ -106,6 +109,7 @@ impl EndpointState {
             asked_last_until: AtomicU64::new(0),
             is_unreached: AtomicBool::new(false),
             reports: FailureReports::default(),
+            report: ReportState::default(),
             is_drained: AtomicBool::new(false),
             weight: AtomicU32::new(AS_CONFIGURED),
             queue,
@@ -184,6 +188,12 @@ impl EndpointState {
         self.is_drained.load(Ordering::Relaxed)
     }
 
+    /// Whether its report drains it. It counts only if its upstream takes reports.
+    pub fn reports_drain(&self, now: Instant) -> bool {
+        let report = self.report.valid(micros(now));
+        report.is_some_and(|report| report.is_draining)
+    }
+
     /// The state to hand to a successor.
     pub(super) fn hand_over(&self, now: Instant) -> EndpointHandover {
         let since = self.since.load(Ordering::Relaxed);
@@ -199,6 +209,7 @@ impl EndpointState {
                 Address::Name { .. } => self.destinations(),
                 Address::Ip(_) | Address::Unix(_) => Vec::new(),
             },
+            report: self.report.hand_over(now),
         }
     }
 
@@ -210,6 +221,9 @@ impl EndpointState {
         self.older_generations
             .store(handed.in_flight, Ordering::Relaxed);
         self.set_weight(handed.weight);
+        if let Some(report) = &handed.report {
+            self.report.take_over(report, now);
+        }
         if !handed.addresses.is_empty() {
             let _ = self.handed_addresses.set(handed.addresses);
         }
@@ -333,7 +347,7 @@ impl EndpointState {
     }
 
     /// The endpoint is back in rotation: its slow start begins.
-    fn begin_slow_start(&self, now: Instant) {
+    pub(super) fn begin_slow_start(&self, now: Instant) {
         self.since.store(micros(now).max(1), Ordering::Relaxed);
         self.queue.wake_next();
     }

@@ -3,25 +3,30 @@
 //! An [`Upstream`] belongs to one snapshot; discovery may change its endpoints meanwhile.
 
 mod ejection;
+mod member;
+mod offered;
 mod pick;
+mod reports;
 mod stickiness;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-pub use self::pick::{Affinity, Availability, NameTag, PickError};
-use self::pick::{Endpoint, Group, TaggedName};
+pub use self::member::Member;
+pub use self::offered::NameTag;
+use self::offered::{Endpoint, TaggedName};
+use self::pick::Group;
+pub use self::pick::{Affinity, Availability, PickError};
 pub use self::stickiness::Stickiness;
 use super::discovery::record::DiscoveryRecord;
 use super::endpoint::{EndpointState, Lease, locked};
-use super::health::{EndpointHealth, HealthStatus};
 use super::queue::QueueError;
 use super::registry::{Registry, UpstreamState, UpstreamTls};
 use super::time::{micros, second};
 use crate::config::model::{
-    self, Balance, ConnectConfig, EndpointPhase, Picking, QueueConfig, RequestKey, Retry,
-    UpstreamTimeouts,
+    self, Balance, ConnectConfig, Picking, QueueConfig, RequestKey, Retry, UpstreamTimeouts,
 };
 use crate::net::tls::TlsError;
 use crate::protocol::retry_after::ClientWait;
@@ -39,57 +44,10 @@ pub struct Upstream {
     /// The sticky cookie, if configured.
     pub sticky: Option<Stickiness>,
     group: Mutex<Group>,
+    /// When the group last found out how much of all tunnels is its own, in [`micros`].
+    rescaled_at: AtomicU64,
     state: Arc<UpstreamState>,
     registry: Arc<Registry>,
-}
-
-/// An endpoint of an upstream as it is now: its configuration and its state.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// The name by which it may be asked for.
-    pub name: Option<Arc<str>>,
-    /// The state of the endpoint.
-    pub state: Arc<EndpointState>,
-    /// The effective weight: an operator's, or the configured one.
-    pub weight: u32,
-    /// The maximum number of leases; `None` for no limit.
-    pub max_in_flight: Option<usize>,
-    /// Whether the configuration drains it.
-    pub is_drained: bool,
-    /// Whether discovery offers it to new sessions.
-    pub phase: EndpointPhase,
-    /// Whether it serves only while no other endpoint can.
-    pub is_backup: bool,
-}
-
-impl Member {
-    /// Whether it accepts new sessions like others: it is not drained, it is healthy, it has room and weight,
-    /// and it is not asked last.
-    pub fn accepts_sessions(&self, now: Instant) -> bool {
-        let has_room = self
-            .max_in_flight
-            .is_none_or(|max_in_flight| self.state.in_flight() < max_in_flight);
-        let is_up = |health: &mut EndpointHealth| matches!(health.status(now), HealthStatus::Up);
-        let is_asked_last = self.state.is_asked_last(micros(now));
-        self.is_offered() && has_room && !is_asked_last && self.state.health(now, is_up)
-    }
-
-    /// Whether it has a share of new sessions, full or not. Backups have none, nor have endpoints whose latest
-    /// connection failed: tunnels that are moved for their sake would come back.
-    pub fn has_share(&self, now: Instant) -> bool {
-        let is_in_rotation = !self.state.is_out(micros(now)) && self.state.unreached().is_none();
-        self.is_offered() && !self.is_backup && is_in_rotation
-    }
-
-    /// Whether it may get sessions at all.
-    fn is_offered(&self) -> bool {
-        self.is_undrained() && self.phase == EndpointPhase::Ready && self.weight > 0
-    }
-
-    /// Whether neither the configuration nor an operator drains it, and discovery does not report that it will end.
-    pub fn is_undrained(&self) -> bool {
-        !self.is_drained && !self.state.is_drained() && self.phase != EndpointPhase::Terminating
-    }
 }
 
 impl Upstream {
@@ -110,6 +68,7 @@ impl Upstream {
             tls: tls.map(|tls| state.tls(tls)).transpose()?,
             sticky,
             group: Mutex::new(Group::new(Vec::new(), &settings.picking)),
+            rescaled_at: AtomicU64::new(0),
             state,
             registry: Arc::clone(registry),
             settings: settings.clone(),
@@ -170,11 +129,13 @@ impl Upstream {
                     phase: endpoint.phase,
                     name: endpoint.name.as_deref().map(TaggedName::new),
                     tags: self.tags_of(&state),
+                    takes_reports: self.picking().reports.is_some(),
                     state,
                 }
             })
             .collect();
-        let group = Group::new(endpoints, self.picking());
+        let mut group = Group::new(endpoints, self.picking());
+        group.rescale(micros(Instant::now()));
         let before = std::mem::replace(&mut *locked(&self.group), group);
         // Outside the lock: freeing a thousand endpoints must not hold up picks.
         drop(before);
@@ -202,6 +163,7 @@ impl Upstream {
 
     /// The endpoints, each with its configuration and its state.
     pub fn members(&self) -> Vec<Member> {
+        let now = micros(Instant::now());
         let group = locked(&self.group);
         let members = group.endpoints.iter().map(|endpoint| Member {
             name: endpoint.name.as_ref().map(|it| Arc::clone(&it.text)),
@@ -211,6 +173,8 @@ impl Upstream {
             is_drained: endpoint.is_drained,
             phase: endpoint.phase,
             is_backup: endpoint.is_backup,
+            report: endpoint.valid_report(now),
+            pick_weight: endpoint.pick_weight(&endpoint.report(now)),
         });
         members.collect()
     }
@@ -236,11 +200,12 @@ impl Upstream {
 
     /// Endpoints that serve as long as they are healthy: neither drained nor of weight 0.
     pub(super) fn serving(&self) -> Vec<Arc<EndpointState>> {
+        let now = micros(Instant::now());
         let group = locked(&self.group);
-        let serving = group
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.serves_anyone() && endpoint.weight() > 0);
+        let serving = group.endpoints.iter().filter(|endpoint| {
+            let report = endpoint.report(now);
+            endpoint.serves_anyone(&report) && endpoint.pick_weight(&report) > 0
+        });
         serving
             .map(|endpoint| Arc::clone(&endpoint.state))
             .collect()

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::health::HealthHandover;
+use super::report::ReportHandover;
 use crate::config::model::{self, Address, Discovery, Secret};
 
 /// The state of all upstreams, as it is handed over.
@@ -56,6 +57,9 @@ pub struct EndpointHandover {
     /// The last known addresses of its name, if it has one.
     #[serde(default)]
     pub addresses: Vec<SocketAddr>,
+    /// What it has reported of its load, if that is still valid.
+    #[serde(default)]
+    pub report: Option<ReportHandover>,
 }
 
 /// State from a predecessor that no upstream or endpoint has claimed yet.
@@ -129,6 +133,7 @@ mod tests {
                 weight: None,
                 health: HealthHandover::default(),
                 addresses: Vec::new(),
+                report: None,
             }],
             drained: Vec::new(),
         };
@@ -143,6 +148,7 @@ mod tests {
                 "age",
                 "condition",
                 "in_flight",
+                "report",
                 "upstream",
                 "weight"
             ]

@@ -1,7 +1,7 @@
 //! One health check of an endpoint, over its own connection.
 
 use super::check_steps::{CheckDeadline, CheckError, close_politely, close_websocket, random};
-use super::connect::{Connector, EndpointConnection, connect};
+use super::connect::{Connector, connect};
 use super::endpoint::EndpointState;
 use super::exchange::EndpointResponse;
 use super::group::Upstream;
@@ -33,12 +33,18 @@ pub async fn health_check(
         Probe::Tcp => {}
         Probe::Http(settings) => {
             let health_request = HealthRequest::plain(settings, host)?;
-            let response = judged(&check, connection, &health_request).await?;
+            let response = check
+                .exchange(connection, &health_request.to_bytes())
+                .await?;
+            judge(upstream, endpoint, &response, &health_request)?;
             close_politely(response.connection.stream, &[]).await;
         }
         Probe::WebSocket(settings) => {
             let health_request = HealthRequest::handshake(settings, host, random())?;
-            let response = judged(&check, connection, &health_request).await?;
+            let response = check
+                .exchange(connection, &health_request.to_bytes())
+                .await?;
+            judge(upstream, endpoint, &response, &health_request)?;
             let connection = match settings.ping {
                 true => check.ping(response).await?,
                 false => response.connection,
@@ -49,17 +55,17 @@ pub async fn health_check(
     Ok(())
 }
 
-/// The response of the endpoint, if it is an expected one.
-async fn judged(
-    check: &CheckDeadline,
-    connection: EndpointConnection,
+/// Takes the report in the response, and checks whether it is an expected one.
+fn judge(
+    upstream: &Upstream,
+    endpoint: &EndpointState,
+    response: &EndpointResponse,
     health_request: &HealthRequest<'_>,
-) -> Result<EndpointResponse, CheckError> {
-    let response = check
-        .exchange(connection, &health_request.to_bytes())
-        .await?;
+) -> Result<(), CheckError> {
     if let Some(head) = response.head() {
+        // Also if the check fails: an endpoint may say at once that it is full or drains.
+        upstream.take_report(endpoint, &head);
         health_request.check(&head)?;
     }
-    Ok(response)
+    Ok(())
 }

@@ -69,6 +69,7 @@ mod reasons;
 mod rebalance;
 mod redirects;
 mod reload;
+mod reports;
 mod responses;
 mod retries;
 mod reuse;

@@ -103,6 +103,27 @@ pub struct EndpointInfo {
     /// During its slow start, the part of its share that it gets, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<f64>,
+    /// What it reports of its load, if `reports` is configured and it has reported lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<ReportInfo>,
+}
+
+/// What an endpoint reports of its load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReportInfo {
+    /// Its tunnels, over all proxies and other clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnels: Option<u32>,
+    /// The maximum of those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// The factor of its configured weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// Whether it is to get nothing new.
+    pub drain: bool,
+    /// Seconds since the report.
+    pub age_seconds: u64,
 }
 
 /// Whether an endpoint gets new sessions.
@@ -127,7 +148,10 @@ pub enum EndpointStatus {
     /// Out of rotation: discovery reports that it does not serve.
     #[serde(rename = "not-ready")]
     NotReady,
-    /// It has reached `max_tunnels`, and gets a new session when one ends.
+    /// Out of rotation: its own report drains it.
+    #[serde(rename = "drained-by-report")]
+    DrainedByReport,
+    /// It has reached `max_tunnels`, or the maximum that it reports, and gets a new session when one ends.
     Full,
 }
 
@@ -143,6 +167,7 @@ impl EndpointStatus {
             Self::DrainedByConfig => "drained-by-config",
             Self::Terminating => "terminating",
             Self::NotReady => "not-ready",
+            Self::DrainedByReport => "drained-by-report",
             Self::Full => "full",
         }
     }
@@ -151,7 +176,7 @@ impl EndpointStatus {
     pub fn is_drained(self) -> bool {
         matches!(
             self,
-            Self::Drained | Self::DrainedByConfig | Self::Terminating
+            Self::Drained | Self::DrainedByConfig | Self::DrainedByReport | Self::Terminating
         )
     }
 }
@@ -159,7 +184,12 @@ impl EndpointStatus {
 impl EndpointInfo {
     /// Whether it accepts new sessions.
     pub fn takes_new(&self) -> bool {
-        self.state == EndpointStatus::Up && self.weight > 0
+        let reports_none = self
+            .report
+            .as_ref()
+            .is_some_and(|report| report.weight == Some(0.0));
+        let is_weightless = self.weight == 0 || (reports_none && !self.weight_overridden);
+        self.state == EndpointStatus::Up && !is_weightless
     }
 }
 
@@ -221,6 +251,21 @@ fn balance(balance: &Balance) -> &'static str {
     }
 }
 
+impl ReportInfo {
+    fn of(member: &Member, now: Instant) -> Option<Self> {
+        // A member has a report only where reports count.
+        member.report?;
+        let (report, age) = member.state.report.shown(now)?;
+        Some(Self {
+            tunnels: report.total.map(|total| total.tunnels),
+            max: report.max,
+            weight: report.weight_hundredths.map(|it| f64::from(it) / 100.0),
+            drain: report.is_draining,
+            age_seconds: age.as_secs(),
+        })
+    }
+}
+
 impl EndpointInfo {
     pub(super) fn of(group: &Upstream, member: &Member, live: &LiveTunnels, now: Instant) -> Self {
         let endpoint = &member.state;
@@ -267,6 +312,7 @@ impl EndpointInfo {
                 checks_failed: tally.checks.iter().sum::<u64>() - passed,
                 ejections: tally.ejections,
                 slow_start: None,
+                report: ReportInfo::of(member, now),
             }
         });
         shown.refine(member, now);
@@ -302,6 +348,9 @@ impl EndpointInfo {
         } else if member.is_drained {
             self.state = EndpointStatus::DrainedByConfig;
             self.why = Some("`drain = true` in the configuration".to_owned());
+        } else if member.is_drained_by_report() {
+            self.state = EndpointStatus::DrainedByReport;
+            self.why = Some("drained by its own report".to_owned());
         } else {
             self.refine_phase(member.phase);
         }
@@ -320,8 +369,14 @@ impl EndpointInfo {
         {
             self.state = EndpointStatus::Full;
             self.why = Some("`max_tunnels` reached".to_owned());
+        } else if member.is_full_by_report() {
+            self.state = EndpointStatus::Full;
+            self.why = Some("the maximum that it reports is reached".to_owned());
         } else if member.weight == 0 {
             self.why = Some("weight 0: gets only sessions with a sticky cookie".to_owned());
+        } else if member.pick_weight == 0 {
+            let why = "it reports weight 0: gets only sessions with a sticky cookie";
+            self.why = Some(why.to_owned());
         } else if let Some(error) = member.state.resolve_error() {
             self.why = Some(format!("name not resolved: {error}"));
         }

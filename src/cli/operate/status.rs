@@ -14,7 +14,7 @@ use tidegate::admin::api::listeners::ListenerInfo;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::services::ServiceInfo;
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
-use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo};
+use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, ReportInfo, UpstreamInfo};
 use tidegate::admin::closing::{DisplacedInfo, JobInfo, RemovedKind, TunnelFate};
 use tidegate::displace::tunnel_filter::FilterKind;
 use tidegate::handover::identity::Identity;
@@ -393,6 +393,7 @@ fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {
         | EndpointStatus::DrainedByConfig
         | EndpointStatus::Terminating
         | EndpointStatus::NotReady
+        | EndpointStatus::DrainedByReport
         | EndpointStatus::Full => Style::Warning,
     };
     let set = if endpoint.weight_overridden { "*" } else { "" };
@@ -405,6 +406,19 @@ fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {
         Cell::number(format!("{}{set}", endpoint.weight)),
         Cell::text(&why(endpoint)),
     ]
+}
+
+/// What an endpoint reports of its load.
+fn reported(report: &ReportInfo) -> String {
+    let parts = [
+        report.tunnels.map(|it| format!("tunnels={it}")),
+        report.max.map(|it| format!("max={it}")),
+        report.weight.map(|it| format!("weight={it}")),
+        report.drain.then(|| "drain".to_owned()),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let age = short(report.age_seconds);
+    format!("reports {} ({age} ago)", parts.join(" "))
 }
 
 fn why(endpoint: &EndpointInfo) -> String {
@@ -431,5 +445,6 @@ fn why(endpoint: &EndpointInfo) -> String {
     if endpoint.backup {
         parts.push("backup".to_owned());
     }
+    parts.extend(endpoint.report.as_ref().map(reported));
     parts.join(", ")
 }

@@ -7,7 +7,7 @@ mod rebalance;
 
 use self::discovery::{DNS, KUBERNETES, SRV};
 use self::health::{DISPLACEMENT, EJECTION, HEALTH};
-use self::picking::{HASH, QUEUE, STICKY};
+use self::picking::{HASH, QUEUE, REPORTS, STICKY};
 use self::rebalance::REBALANCE;
 use super::keepalive::KEEPALIVE_OR_OFF;
 use super::{
@@ -76,6 +76,7 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
         )
         .shown(r#"retry_on = ["502", "503", "closed", "timeout"]"#),
         optional_table("queue", &QUEUE),
+        optional_table("reports", &REPORTS).shown("reports = {}"),
         key(
             "all_down",
             ValueKind::OneOf(&["refuse", "try_any"]),

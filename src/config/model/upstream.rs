@@ -10,7 +10,7 @@ pub use self::discovery::{Discovery, KubernetesService, ServicePort};
 pub use self::displacement::{CloseOrder, ClosePace, DisplacementPolicy};
 pub use self::health::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
 pub use self::picking::{
-    AllDown, Balance, HashBy, Picking, QueueConfig, Retry, RetryOn, SameSite, Sticky,
+    AllDown, Balance, HashBy, Picking, QueueConfig, ReportsConfig, Retry, RetryOn, SameSite, Sticky,
 };
 pub use self::rebalance::RebalanceConfig;
 
@@ -74,6 +74,7 @@ impl UpstreamConfig {
                 slow_start: None,
                 all_down: AllDown::Refuse,
                 queue: None,
+                reports: None,
             },
             sticky: None,
             retry: Retry {

@@ -26,7 +26,7 @@ impl Excess {
         let mut members = upstream.members();
         members.retain(|member| member.has_share(now));
         let load = |member: &Member| EndpointLoad {
-            weight: member.weight,
+            weight: member.pick_weight,
             in_flight: member.state.in_flight(),
             limit: member.max_in_flight,
         };

@@ -13,6 +13,7 @@ use crate::observe::series::EndpointSeries;
 use crate::snapshot::Snapshot;
 use crate::tunnel::ended::Ended;
 use crate::upstream::endpoint::EndpointState;
+use crate::upstream::group::Member;
 use crate::upstream::health::{CheckOutcome, HealthCounts, HealthStatus};
 
 pub(super) fn write_endpoints(
@@ -62,6 +63,7 @@ pub(super) fn write_endpoints(
     }
     write_excess(metrics, excess);
     write_drains(metrics, snapshot);
+    write_reports(metrics, snapshot);
     write_health(metrics, &states);
     write_attempts(metrics, gathered);
 }
@@ -75,7 +77,8 @@ fn write_excess(metrics: &mut Exposition, excess: &[(Arc<str>, usize)]) {
 }
 
 fn write_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
-    let help = "1 while an endpoint is drained by the configuration or an operator.";
+    let help =
+        "1 while an endpoint is drained by the configuration, an operator or its own report.";
     metrics.family("tidegate_endpoint_drained", MetricKind::Gauge, help);
     for upstream in snapshot.upstreams() {
         for member in upstream.members() {
@@ -84,6 +87,38 @@ fn write_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
                 ("endpoint", &*member.state.label),
             ];
             metrics.sample(&labels, u8::from(!member.is_undrained()));
+        }
+    }
+}
+
+fn labels_of(member: &Member) -> [(&'static str, &str); 2] {
+    [
+        ("upstream", &member.state.upstream),
+        ("endpoint", &member.state.label),
+    ]
+}
+
+fn write_reports(metrics: &mut Exposition, snapshot: &Snapshot) {
+    let upstreams = snapshot.upstreams().iter();
+    let reporting = upstreams.filter(|upstream| upstream.picking().reports.is_some());
+    let members: Vec<Member> = reporting.flat_map(|it| it.members()).collect();
+    let help = "Tunnels of an endpoint over all proxies, by its own report, while that is valid.";
+    metrics.family(
+        "tidegate_endpoint_reported_tunnels",
+        MetricKind::Gauge,
+        help,
+    );
+    for member in &members {
+        if let Some(total) = member.report.and_then(|report| report.total) {
+            metrics.sample(&labels_of(member), total.tunnels);
+        }
+    }
+    let help = "Reports of an endpoint about its load, by result.";
+    metrics.family("tidegate_endpoint_reports_total", MetricKind::Counter, help);
+    for member in &members {
+        let [upstream, endpoint] = labels_of(member);
+        for (result, total) in member.state.report.counts() {
+            metrics.sample(&[upstream, endpoint, ("result", result)], total);
         }
     }
 }

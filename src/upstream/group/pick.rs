@@ -2,13 +2,14 @@
 //!
 //! All of this happens under the lock of the group, so nothing here waits or logs.
 
-use std::sync::Arc;
 use std::time::Instant;
 
+use super::offered::{Endpoint, NameTag};
 use crate::config::model::{AllDown, EndpointPhase, Picking};
 use crate::protocol::sticky_cookie::EndpointTag;
-use crate::upstream::balance::{self, Balancer, Candidate, Policy};
-use crate::upstream::endpoint::{EndpointState, Lease};
+use crate::upstream::balance::{Balancer, Candidate, Policy, fleet_scale};
+use crate::upstream::endpoint::Lease;
+use crate::upstream::report::ValidReport;
 use crate::upstream::time::micros;
 
 /// Endpoints, and the state of the balancing over them.
@@ -16,48 +17,9 @@ use crate::upstream::time::micros;
 pub(super) struct Group {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) balancer: Balancer,
+    /// From [`fleet_scale`].
+    scale: f32,
 }
-
-/// An endpoint as configured in this snapshot.
-#[derive(Debug)]
-pub(super) struct Endpoint {
-    /// The configured weight; an operator's may override it.
-    pub(super) weight: u32,
-    /// The maximum number of leases; `usize::MAX` for no limit.
-    pub(super) max_in_flight: usize,
-    pub(super) is_drained: bool,
-    pub(super) is_backup: bool,
-    pub(super) phase: EndpointPhase,
-    /// The name by which it may be asked for. The targets of SRV records may share one.
-    pub(super) name: Option<TaggedName>,
-    /// The endpoint's tags in sticky cookies: one for each key.
-    pub(super) tags: Box<[EndpointTag]>,
-    pub(super) state: Arc<EndpointState>,
-}
-
-/// The name of an endpoint.
-#[derive(Debug)]
-pub(super) struct TaggedName {
-    pub(super) text: Arc<str>,
-    tag: NameTag,
-}
-
-impl TaggedName {
-    pub(super) fn new(text: &str) -> Self {
-        Self {
-            text: text.into(),
-            tag: NameTag(balance::key_hash(text.as_bytes())),
-        }
-    }
-
-    pub(super) fn tag(&self) -> NameTag {
-        self.tag
-    }
-}
-
-/// Stands for the name of an endpoint that exists, as picks compare it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NameTag(u64);
 
 /// What leads a session to one particular endpoint of an upstream.
 #[derive(Debug, Clone, Copy, Default)]
@@ -107,50 +69,22 @@ struct PickContext<'a> {
 impl PickContext<'_> {
     /// Whether an endpoint may be picked at all, full or not.
     fn may_try(&self, endpoint: &Endpoint) -> bool {
+        self.may_try_by(endpoint, &endpoint.report(self.now))
+    }
+
+    /// The same, with the report of the endpoint at hand.
+    fn may_try_by(&self, endpoint: &Endpoint, report: &ValidReport) -> bool {
         let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
         let is_healthy = self.ignore_health || !endpoint.state.is_out(self.now);
         let is_asked = self.asks_last || !endpoint.state.is_asked_last(self.now);
-        untried && endpoint.serves_bound() && is_healthy && is_asked
+        untried && endpoint.serves_bound(report) && is_healthy && is_asked
     }
 
     /// Whether an endpoint is offered to everybody, and health does not keep it out: tried or not, full or not.
     fn is_ready(&self, endpoint: &Endpoint) -> bool {
         let is_healthy = self.ignore_health || !endpoint.state.is_out(self.now);
-        endpoint.serves_anyone() && endpoint.weight() > 0 && is_healthy
-    }
-}
-
-impl Endpoint {
-    /// The effective weight: an operator's, or the configured one.
-    pub(super) fn weight(&self) -> u32 {
-        self.state.weight().unwrap_or(self.weight)
-    }
-
-    /// Whether neither the configuration nor an operator drains it.
-    pub(super) fn is_undrained(&self) -> bool {
-        !self.is_drained && !self.state.is_drained()
-    }
-
-    /// Whether clients that are bound to it get it. Those that are not get it, too, if no endpoint is ready.
-    fn serves_bound(&self) -> bool {
-        self.is_undrained() && self.phase != EndpointPhase::NotReady
-    }
-
-    /// Whether it is offered to all clients.
-    pub(super) fn serves_anyone(&self) -> bool {
-        self.is_undrained() && self.phase == EndpointPhase::Ready
-    }
-
-    fn is_tagged(&self, tag: EndpointTag) -> bool {
-        self.tags.contains(&tag)
-    }
-
-    fn is_named(&self, name: NameTag) -> bool {
-        self.name.as_ref().is_some_and(|own| own.tag == name)
-    }
-
-    fn has_room(&self) -> bool {
-        self.state.in_flight() < self.max_in_flight
+        let report = endpoint.report(self.now);
+        endpoint.serves_anyone(&report) && endpoint.pick_weight(&report) > 0 && is_healthy
     }
 }
 
@@ -162,14 +96,24 @@ impl Group {
         Self {
             endpoints,
             balancer,
+            scale: 1.0,
         }
+    }
+
+    /// Finds out how many tunnels all proxies have for each of this process.
+    pub(super) fn rescale(&mut self, now: u64) {
+        let reports = self.endpoints.iter().filter_map(|it| it.valid_report(now));
+        self.scale = fleet_scale(reports.filter_map(|report| report.total));
     }
 
     /// Whether a session with this affinity can be served.
     pub(super) fn availability(&self, affinity: Affinity, picking: &Picking) -> Availability {
         let now = micros(Instant::now());
         let is_ready = |endpoint: &Endpoint| {
-            endpoint.serves_anyone() && endpoint.weight() > 0 && !endpoint.state.is_out(now)
+            let report = endpoint.report(now);
+            endpoint.serves_anyone(&report)
+                && endpoint.pick_weight(&report) > 0
+                && !endpoint.state.is_out(now)
         };
         let is_any_ready = self.endpoints.iter().any(is_ready);
         let of = |endpoint: &Endpoint| {
@@ -177,8 +121,9 @@ impl Group {
                 || affinity.reserved == Some(endpoint.state.id)
                 || affinity.sticky.is_some_and(|tag| endpoint.is_tagged(tag));
             let is_last = endpoint.phase == EndpointPhase::Terminating;
-            let serves_others = endpoint.weight() > 0 && !(is_last && is_any_ready);
-            if !endpoint.serves_bound() || !(is_bound || serves_others) {
+            let report = endpoint.report(now);
+            let serves_others = endpoint.pick_weight(&report) > 0 && !(is_last && is_any_ready);
+            if !endpoint.serves_bound(&report) || !(is_bound || serves_others) {
                 Availability::Down
             } else if endpoint.state.is_out(now) {
                 match picking.all_down {
@@ -276,7 +221,7 @@ impl Group {
         for context in [context, &again] {
             let named = self.endpoints.iter().filter(|it| it.is_named(name));
             let ready: Vec<_> = named.filter(|it| context.may_try(it)).collect();
-            let with_room = ready.iter().filter(|it| it.has_room());
+            let with_room = ready.iter().filter(|it| it.has_room(context.now));
             if let Some(endpoint) = with_room.min_by_key(|it| it.state.in_flight()) {
                 return Ok(Lease::on(&endpoint.state));
             }
@@ -299,8 +244,10 @@ impl Group {
         if let Some(lease) = bound {
             return Ok(lease);
         }
-        let is_first = |endpoint: &Endpoint| endpoint.serves_anyone() && !endpoint.is_backup;
-        let is_second = |endpoint: &Endpoint| endpoint.serves_anyone() && endpoint.is_backup;
+        // Those that are drained are not tried anyway.
+        let is_ready = |endpoint: &Endpoint| endpoint.phase == EndpointPhase::Ready;
+        let is_first = |endpoint: &Endpoint| is_ready(endpoint) && !endpoint.is_backup;
+        let is_second = |endpoint: &Endpoint| is_ready(endpoint) && endpoint.is_backup;
         let picked = self
             .pick_among(affinity, context, is_first)
             .or_else(|| self.pick_among(affinity, context, is_second))
@@ -310,7 +257,7 @@ impl Group {
                 .endpoints
                 .iter()
                 .filter(|endpoint| context.may_try(endpoint));
-            match remaining.any(|endpoint| endpoint.state.in_flight() >= endpoint.max_in_flight) {
+            match remaining.any(|endpoint| !endpoint.has_room(context.now)) {
                 true => PickError::Full,
                 false => PickError::NotReady,
             }
@@ -331,7 +278,7 @@ impl Group {
         let mut serving = self
             .endpoints
             .iter()
-            .filter(|endpoint| endpoint.serves_bound());
+            .filter(|endpoint| endpoint.serves_bound(&endpoint.report(now)));
         serving.all(|endpoint| endpoint.state.is_out(now))
     }
 
@@ -343,7 +290,8 @@ impl Group {
         is_bound: impl Fn(&Endpoint) -> bool,
     ) -> Option<Lease> {
         let endpoint = self.endpoints.iter().find(|endpoint| is_bound(endpoint))?;
-        (endpoint.has_room() && context.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
+        (endpoint.has_room(context.now) && context.may_try(endpoint))
+            .then(|| Lease::on(&endpoint.state))
     }
 
     fn pick_among(
@@ -352,14 +300,20 @@ impl Group {
         context: &PickContext<'_>,
         among: impl Fn(&Endpoint) -> bool + Copy,
     ) -> Option<Lease> {
+        let scale = self.scale;
         let candidates = self.endpoints.iter().map(|endpoint| {
-            let in_flight = endpoint.state.in_flight();
+            let own = endpoint.state.in_flight();
+            let report = endpoint.report(context.now);
             Candidate {
-                weight: endpoint.weight(),
-                in_flight,
-                eligible: in_flight < endpoint.max_in_flight
+                weight: endpoint.pick_weight(&report),
+                in_flight: match endpoint.takes_reports {
+                    true => report.load(own, scale),
+                    false => own,
+                },
+                eligible: own < endpoint.max_in_flight
+                    && report.has_room(own)
                     && among(endpoint)
-                    && context.may_try(endpoint),
+                    && context.may_try_by(endpoint, &report),
                 warmth: context
                     .picking
                     .slow_start

@@ -407,3 +407,4 @@ mod asked_last;
 mod shared_keys;
 mod named;
 mod phases;
+mod reports;

@@ -120,7 +120,7 @@ const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : 
 /** The mark of a state: a sign and a word, so that colour alone says nothing. */
 const STATES = {
   up: ["●", "good"], down: ["✕", "bad"], ejected: ["✕", "bad"], unreachable: ["✕", "bad"], full: ["▲", "warning"],
-  drained: ["◌", "warning"], "drained-by-config": ["◌", "warning"], terminating: ["◌", "warning"], "not-ready": ["◌", "warning"], "slow start": ["◐", "good"], "weight 0": ["◌", "warning"],
+  drained: ["◌", "warning"], "drained-by-config": ["◌", "warning"], "drained-by-report": ["◌", "warning"], terminating: ["◌", "warning"], "not-ready": ["◌", "warning"], "slow start": ["◐", "good"], "weight 0": ["◌", "warning"],
 };
 
 // What is known
@@ -367,11 +367,11 @@ function updateRow(row, upstream, endpoint, figures, mean, most) {
     const isDrained = endpoint.state === "drained";
     setText(row.button, isDrained ? "Undrain …" : "Drain …");
     setAttribute(row.button, "aria-label", `${isDrained ? "Undrain" : "Drain"} ${endpoint.endpoint}`);
-    row.button.disabled = endpoint.state === "drained-by-config";
+    row.button.disabled = ["drained-by-config", "drained-by-report"].includes(endpoint.state);
   }
 }
 
-const BADNESS = { down: 0, ejected: 0, unreachable: 0, full: 1, drained: 2, "drained-by-config": 2, terminating: 2, "not-ready": 1, up: 3 };
+const BADNESS = { down: 0, ejected: 0, unreachable: 0, full: 1, drained: 2, "drained-by-config": 2, "drained-by-report": 2, terminating: 2, "not-ready": 1, up: 3 };
 
 function showUpstreams(rates) {
   const figures = summed(rates, (link) => `${link.upstream}\n${link.endpoint}`);

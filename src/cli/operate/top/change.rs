@@ -42,6 +42,12 @@ impl TopChange {
                 row.label()
             ));
         }
+        if row.status == EndpointStatus::DrainedByReport {
+            return Err(format!(
+                "{} is drained by its own report, until it reports something else",
+                row.label()
+            ));
+        }
         Ok(Self::Endpoint {
             drain: row.status != EndpointStatus::Drained,
             upstream: row.upstream.clone(),

@@ -72,7 +72,7 @@ impl EndpointRow {
     ) -> Self {
         let state = match (endpoint.state, endpoint.slow_start) {
             (EndpointStatus::Up, Some(_)) => "slow start",
-            (EndpointStatus::DrainedByConfig, _) => "drained",
+            (EndpointStatus::DrainedByConfig | EndpointStatus::DrainedByReport, _) => "drained",
             (state, _) => state.token(),
         };
         let resets = endpoint.ended.get(Ended::UpstreamReset.token());
@@ -115,6 +115,7 @@ impl EndpointRow {
             EndpointStatus::Full | EndpointStatus::NotReady => 2,
             EndpointStatus::Drained
             | EndpointStatus::DrainedByConfig
+            | EndpointStatus::DrainedByReport
             | EndpointStatus::Terminating => 3,
             EndpointStatus::Up => 4,
         }

@@ -4,7 +4,7 @@ use super::super::{Builder, count, duration};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{
-    AllDown, Balance, EndpointConfig, HashBy, Picking, QueueConfig, SameSite, Sticky,
+    AllDown, Balance, EndpointConfig, HashBy, Picking, QueueConfig, ReportsConfig, SameSite, Sticky,
 };
 use crate::config::raw::Section;
 use crate::config::value;
@@ -29,7 +29,10 @@ impl Builder<'_> {
                 message,
             ));
         }
-        let limited = endpoints.iter().any(|each| each.max_tunnels.is_some());
+        let reports = section.optional("reports");
+        let reports = reports.map(|reports| self.reports(section, &reports));
+        // A report may have a maximum, too.
+        let limited = reports.is_some() || endpoints.iter().any(|each| each.max_tunnels.is_some());
         if let Some(at) = section.written("queue").filter(|_| !limited)
             && !endpoints.is_empty()
         {
@@ -51,7 +54,24 @@ impl Builder<'_> {
                 size: count(&section, "size").unwrap_or(1),
                 timeout: duration(&section, "timeout"),
             }),
+            reports,
         }
+    }
+
+    fn reports(&mut self, upstream: &Section, section: &Section) -> ReportsConfig {
+        let max_age = duration(section, "max_age");
+        let health = upstream
+            .written("health")
+            .map(|_| upstream.section("health"));
+        let interval = health.map(|health| duration(&health, "interval"));
+        let at = section.written("max_age").or(upstream.written("reports"));
+        if let (Some(interval), Some(at)) = (interval, at)
+            && max_age < interval
+        {
+            let message = "`max_age` must not be less than the `interval` of `health`: each report would be too old before the next one";
+            self.error(Code::Value, at, message);
+        }
+        ReportsConfig { max_age }
     }
 
     fn hash(&mut self, section: &Section) -> Option<HashBy> {

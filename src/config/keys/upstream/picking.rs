@@ -103,3 +103,16 @@ pub(super) const QUEUE: KeyTable = KeyTable {
         .instead_of_zero("to reject requests at once, leave the table `queue` out"),
     ],
 };
+
+pub(super) const REPORTS: KeyTable = KeyTable {
+    doc: "Endpoints report their load in the header `tidegate-load` of responses to handshakes and health checks, and tidegate respects it; without this table, the header is ignored.",
+    keys: &[
+        key(
+            "max_age",
+            DURATION,
+            "\"30s\"",
+            "A report is valid for this long. After that, tidegate counts only its own tunnels of the endpoint, until there is another report.",
+        )
+        .instead_of_zero("to ignore reports, leave the table `reports` out"),
+    ],
+};

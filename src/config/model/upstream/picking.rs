@@ -18,6 +18,15 @@ pub struct Picking {
     pub all_down: AllDown,
     /// The queue for requests when all endpoints are full.
     pub queue: Option<QueueConfig>,
+    /// Reports of endpoints about their load; `None` if they are ignored.
+    pub reports: Option<ReportsConfig>,
+}
+
+/// Reports of endpoints about their load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportsConfig {
+    /// For how long a report is valid.
+    pub max_age: Duration,
 }
 
 /// A balancing policy. Every policy respects weights.

@@ -147,6 +147,7 @@ fn endpoint_style(status: EndpointStatus, palette: Palette) -> Style {
         EndpointStatus::Full
         | EndpointStatus::Drained
         | EndpointStatus::DrainedByConfig
+        | EndpointStatus::DrainedByReport
         | EndpointStatus::Terminating
         | EndpointStatus::NotReady => palette.warning(),
     }
