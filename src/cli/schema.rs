@@ -39,6 +39,12 @@ fn table(declared: &KeyTable) -> Value {
         if key.required {
             required.push(key.name);
         }
+        if !key.former_name.is_empty() {
+            let mut former = property.clone();
+            former["deprecated"] = json!(true);
+            former["description"] = json!(format!("Write `{}` instead.", key.name));
+            properties.insert(key.former_name.into(), former);
+        }
         properties.insert(key.name.into(), property);
     }
     json!({

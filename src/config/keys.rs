@@ -109,6 +109,8 @@ pub struct ConfigKey {
     instead_of_zero: &'static str,
     /// Whether the table makes no sense without the key.
     pub required: bool,
+    /// The name of the key in the release before, which is accepted with a warning; empty if it is the same.
+    pub former_name: &'static str,
 }
 
 /// The kind of values that a key takes.
@@ -198,6 +200,12 @@ impl KeyTable {
         self.keys.iter().find(|key| key.name == name)
     }
 
+    /// The key that had this name in the release before.
+    pub fn renamed(&self, name: &str) -> Option<&'static ConfigKey> {
+        let mut renamed = self.keys.iter().filter(|key| !key.former_name.is_empty());
+        renamed.find(|key| key.former_name == name)
+    }
+
     /// The key whose value may stand for the whole table: a limit on a rate may be written as that rate.
     pub fn lone_key(&self) -> Option<&'static ConfigKey> {
         self.key("rate").filter(|key| key.required)
@@ -246,9 +254,16 @@ impl ConfigKey {
         self.required = true;
         self
     }
+
+    /// The name of the key in the release before: it is accepted, with a warning, until the next minor version.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no key has another name now"))]
+    pub(in crate::config) const fn renamed_from(mut self, former_name: &'static str) -> Self {
+        self.former_name = former_name;
+        self
+    }
 }
 
-const fn key(
+pub(in crate::config) const fn key(
     name: &'static str,
     kind: ValueKind,
     default: &'static str,
@@ -262,6 +277,7 @@ const fn key(
         example: "",
         instead_of_zero: "",
         required: false,
+        former_name: "",
     }
 }
 

@@ -62,6 +62,8 @@ codes! {
         File = "file";
     }
     warnings {
+        /// A key has its name of the release before.
+        RenamedKey = "renamed-key";
         /// Something can never match. This is an error, unless redirects to https are the only cause.
         Unreachable = "unreachable";
         /// A key has no effect together with the others.

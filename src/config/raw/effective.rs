@@ -93,7 +93,9 @@ impl<'a> Shower<'a> {
     fn table(self, declared: &KeyTable, tree: &DeTable<'_>) -> Value {
         let mut shown = Map::new();
         for key in declared.keys {
-            let value = match tree.get(key.name) {
+            let former = || Some(key.former_name).filter(|name| !name.is_empty());
+            let written = tree.get(key.name);
+            let value = match written.or_else(|| tree.get(former()?)) {
                 Some(written) => self.value(&key.kind, written.get_ref()),
                 None if key.default.is_empty() => continue,
                 None => self.default(&key.kind, key.default),

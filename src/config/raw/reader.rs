@@ -1,6 +1,7 @@
 //! Reads TOML tables and values by their declarations.
 
 mod advice;
+mod renamed;
 mod text;
 
 use toml::Spanned;
@@ -29,9 +30,14 @@ impl Reader<'_> {
         let mut section = Section::empty(declared);
         let before = self.diagnostics.len();
         for (name, value) in tree {
-            let Some(key) = declared.key(name.get_ref()) else {
-                section.doubtful.extend(self.unknown(declared, name, value));
-                continue;
+            let key = match (declared.key(name.get_ref()), declared.renamed(name.get_ref())) {
+                (Some(key), _) => key,
+                (None, Some(key)) if self.accepts_former_name(key, name, tree) => key,
+                (None, Some(_)) => continue,
+                (None, None) => {
+                    section.doubtful.extend(self.unknown(declared, name, value));
+                    continue;
+                }
             };
             let read = self.key(key, value);
             if read.is_none() {
@@ -44,7 +50,7 @@ impl Reader<'_> {
             section.written.insert(key.name, at);
         }
         for key in declared.keys {
-            if key.required && !tree.contains_key(key.name) {
+            if key.required && !section.written.contains_key(key.name) {
                 self.diagnostics.push(
                     Diagnostic::error(
                         Code::Missing,
