@@ -112,6 +112,7 @@ enum Command {
 #[derive(Debug, Clone, Copy)]
 enum ExitStatus {
     Config = 1,
+    Usage = 2,
     Start = 3,
     Forced = 4,
     Probe = 5,

@@ -2,7 +2,8 @@
 //! reads any other.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -34,6 +35,9 @@ pub(super) struct InitArgs {
     /// Its private key (PEM)
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// Make a certificate beside FILE, to try things out: no client trusts it
+    #[arg(long, conflicts_with_all = ["acme", "cert"])]
+    self_signed: bool,
     /// Obtain the certificate from Let's Encrypt
     #[arg(long, requires = "agree")]
     acme: bool,
@@ -53,22 +57,24 @@ pub(super) struct InitArgs {
 
 /// Writes the configuration, and reports what is wrong with it or missing.
 pub(super) fn init(args: &InitArgs) -> ExitCode {
-    let text = args.configuration();
+    let made = args.self_signed.then(|| SelfSigned::beside(&args.to));
+    let text = args.configuration(made.as_ref());
     if args.to == Path::new("-") {
+        if made.is_some() {
+            err("--self-signed writes files beside FILE, which cannot be `-`\n");
+            return ExitStatus::Usage.into();
+        }
         out(&text);
         return ExitCode::SUCCESS;
     }
     let path = args.to.display();
-    if let Err(error) = write_new(&args.to, &text) {
-        let why = match error.kind() {
-            ErrorKind::AlreadyExists => {
-                "it is there already, and `init` overwrites nothing; move it away, or name another file"
-                    .to_owned()
-            }
-            _ => error.to_string(),
-        };
-        err(&format!("cannot write {path}: {why}\n"));
-        return ExitStatus::Config.into();
+    if let Err(error) = write_new(&args.to, &text, 0o666) {
+        return unwritten(&args.to, &error);
+    }
+    if let Some(Err((path, error))) = made.map(|made| made.write(&args.hosts)) {
+        // It would refer to files that are not those of this command.
+        let _ = std::fs::remove_file(&args.to);
+        return unwritten(&path, &error);
     }
     out(&format!("wrote {path}\n"));
     match config::load(&args.to) {
@@ -89,26 +95,68 @@ pub(super) fn init(args: &InitArgs) -> ExitCode {
     }
 }
 
+/// Reports why a file was not written.
+fn unwritten(path: &Path, error: &io::Error) -> ExitCode {
+    let why = match error.kind() {
+        ErrorKind::AlreadyExists => {
+            "it is there already, and `init` overwrites nothing; move it away, or name another file"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    err(&format!("cannot write {}: {why}\n", path.display()));
+    ExitStatus::Config.into()
+}
+
 /// Writes a file that must not be there yet.
-fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
+fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).open(path)?;
-    file.write_all(text.as_bytes())
+    let options = options.write(true).create_new(true).mode(mode);
+    options.open(path)?.write_all(text.as_bytes())
+}
+
+/// A certificate that is made here, and its key.
+#[derive(Debug)]
+struct SelfSigned {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl SelfSigned {
+    fn beside(config: &Path) -> Self {
+        Self {
+            cert: config.with_file_name("self-signed.pem"),
+            key: config.with_file_name("self-signed.key"),
+        }
+    }
+
+    /// Makes it for these hosts, or for this machine, and writes both files, which must not be there yet.
+    fn write(self, hosts: &[String]) -> Result<(), (PathBuf, io::Error)> {
+        let here = || ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        let names = if hosts.is_empty() { here() } else { hosts.to_vec() };
+        let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other);
+        let made = made.map_err(|error| (self.cert.clone(), error))?;
+        let key = write_new(&self.key, &made.signing_key.serialize_pem(), 0o600);
+        key.map_err(|error| (self.key, error))?;
+        let cert = write_new(&self.cert, &made.cert.pem(), 0o666);
+        cert.map_err(|error| (self.cert, error))
+    }
 }
 
 impl InitArgs {
     fn has_tls(&self) -> bool {
-        self.acme || self.cert.is_some()
+        self.acme || self.self_signed || self.cert.is_some()
     }
 
-    fn configuration(&self) -> String {
+    /// The file; with the certificate that is made, if one is.
+    fn configuration(&self, made: Option<&SelfSigned>) -> String {
         let mut text = "# A first configuration. `tidegate check` reports what is wrong with it, and \
                         `tidegate reload` applies a change.\n# Every key is in docs/configuration.md.\n\n"
             .to_owned();
         if self.acme {
             self.authority(&mut text);
         }
-        self.listeners(&mut text);
+        self.listeners(&mut text, made);
         self.route(&mut text);
         let _ = write!(
             text,
@@ -137,7 +185,7 @@ impl InitArgs {
         text.push('\n');
     }
 
-    fn listeners(&self, text: &mut String) {
+    fn listeners(&self, text: &mut String, made: Option<&SelfSigned>) {
         let anywhere = |port: u16| vec![format!("0.0.0.0:{port}"), format!("[::]:{port}")];
         let bind = match (self.listen.is_empty(), self.has_tls()) {
             (false, _) => self.listen.clone(),
@@ -157,7 +205,8 @@ impl InitArgs {
                 "trusted_proxies = {networks}    # the client is the one that these name"
             );
         }
-        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+        let made = made.map(|made| (&made.cert, &made.key));
+        if let Some((cert, key)) = made.or(self.cert.as_ref().zip(self.key.as_ref())) {
             let (cert, key) = (whole(cert), whole(key));
             let _ = writeln!(
                 text,
@@ -243,7 +292,7 @@ mod tests {
 
     fn configuration(line: &str) -> toml::Table {
         let line = InitLine::try_parse_from(line.split(' ')).unwrap();
-        toml::from_str(&line.args.configuration()).unwrap()
+        toml::from_str(&line.args.configuration(None)).unwrap()
     }
 
     #[test]

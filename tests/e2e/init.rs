@@ -1,12 +1,13 @@
 //! A first configuration that the program writes.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
 use crate::harness::certificates::Authority;
-use crate::harness::endpoint::Endpoint;
+use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::proxy::Proxy;
 
 fn tidegate(folder: &Path, arguments: &[&str]) -> Output {
@@ -50,6 +51,45 @@ fn what_is_written_passes_the_check() {
     }
 }
 
+/// The file as tests need it: its listener is `main`, the log is JSON, and the admin interface is off.
+fn testable(config: &str) -> String {
+    let around = "[server]\nlog.format = \"json\"\n[admin]\nbind = \"off\"\n[listener.main]";
+    config.replace("[listener.public]", around)
+}
+
+#[tokio::test]
+async fn with_nothing_but_the_program_there_is_a_wss_proxy() {
+    let echo = Echo::start("echo").await;
+    let folder = TempDir::new().unwrap();
+    let backend = echo.address.to_string();
+    let options = ["init", "--host", "chat.example.com", "--self-signed"];
+    let options = [&options[..], &["--backend", &backend, "--listen", "127.0.0.1:0"]].concat();
+    let made = tidegate(folder.path(), &options);
+    assert!(made.status.success() && made.stderr.is_empty(), "{made:?}");
+    let key = std::fs::metadata(folder.path().join("self-signed.key")).unwrap();
+    assert_eq!(key.permissions().mode() & 0o777, 0o600);
+    // A second time nothing is replaced.
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let before = read("self-signed.key") + &read("self-signed.pem");
+    let again = tidegate(folder.path(), &[&options[..], &["other.toml"]].concat());
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+    assert!(!folder.path().join("other.toml").exists());
+    assert_eq!(read("self-signed.key") + &read("self-signed.pem"), before);
+    let printed = tidegate(folder.path(), &["init", "--self-signed", "-"]);
+    assert_eq!(printed.status.code(), Some(2), "{printed:?}");
+
+    let config = testable(&read("config.toml"));
+    let proxy = Proxy::start_in(folder, &config).await;
+    let address = proxy.address();
+    let url = format!("wss://chat.example.com:{}/", address.port());
+    let resolve = address.to_string();
+    let ca = proxy.folder().join("self-signed.pem");
+    let mut probe = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    probe.args(["probe", &url, "--resolve", &resolve, "--ca"]);
+    let probed = probe.arg(ca).output().await.unwrap();
+    assert!(probed.status.success(), "{probed:?}");
+}
+
 #[test]
 fn a_file_is_never_overwritten_and_mistakes_are_shown() {
     let folder = TempDir::new().unwrap();
@@ -89,8 +129,7 @@ async fn what_is_written_serves_tunnels() {
     ];
     let printed = tidegate(folder.path(), &arguments);
     let config = String::from_utf8(printed.stdout).unwrap();
-    let around = "[server]\nlog.format = \"json\"\n[admin]\nbind = \"off\"\n[listener.main]";
-    let proxy = Proxy::start(&config.replace("[listener.public]", around)).await;
+    let proxy = Proxy::start(&testable(&config)).await;
     let (mut client, mut app) = proxy.tunnel_to(&endpoint).await;
     client.send("through").await;
     assert_eq!(app.exactly(7).await, b"through");
