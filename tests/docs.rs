@@ -7,6 +7,8 @@
 
 #[path = "docs/commands.rs"]
 mod commands;
+#[path = "docs/compatibility.rs"]
+mod compatibility;
 #[path = "docs/configurations.rs"]
 mod configurations;
 #[path = "docs/example.rs"]
@@ -17,6 +19,8 @@ mod links;
 mod manifests;
 #[path = "docs/metrics.rs"]
 mod metrics;
+#[path = "docs/packaging.rs"]
+mod packaging;
 #[path = "docs/reference.rs"]
 mod reference;
 #[path = "tidy/source.rs"]
