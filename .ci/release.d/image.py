@@ -53,8 +53,13 @@ def package(name, architecture, cache):
     folder = os.path.join(cache, f"{name}-{architecture}")
     if not os.path.isdir(folder):
         os.makedirs(cache, exist_ok=True)
-        run("apt-get", "download", f"{name}:{architecture}", cwd=cache)
-        [file] = glob.glob(os.path.join(cache, f"{name}_*_{'all' if name == 'ca-certificates' else architecture}.deb"))
+        if architecture in ("all", run("dpkg", "--print-architecture").strip()):
+            run("apt-get", "download", name, cwd=cache)
+        else:
+            here = os.path.dirname(os.path.realpath(__file__))
+            foreign = [os.path.join(here, "foreign-apt"), os.path.join(cache, "apt"), architecture]
+            run(*foreign, "get", "download", f"{name}:{architecture}", cwd=cache)
+        [file] = glob.glob(os.path.join(cache, f"{name}_*_{architecture}.deb"))
         run("dpkg-deb", "--extract", file, folder)
         with open(folder + ".version", "w", encoding="utf-8") as version:
             version.write(run("dpkg-deb", "--field", file, "Version").strip())
@@ -145,6 +150,10 @@ def layer(files):
     return archive.getvalue()
 
 
+def blob_path(described):
+    return "blobs/" + described["digest"].replace(":", "/")
+
+
 def digest(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
@@ -207,7 +216,16 @@ def main():
         "annotations": {"org.opencontainers.image.ref.name": version, "io.containerd.image.name": f"tidegate:{version}"},
     }
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [described]}
+    # What `docker load` reads before version 25, and where images are not kept by containerd.
+    older = [
+        {
+            "Config": blob_path(manifest["config"]),
+            "RepoTags": [f"tidegate:{version}"],
+            "Layers": [blob_path(each) for each in manifest["layers"]],
+        }
+    ]
     layout = {
+        "manifest.json": text(older),
         "oci-layout": text({"imageLayoutVersion": "1.0.0"}),
         "index.json": text(index),
         **{f"blobs/sha256/{name.split(':')[1]}": data for name, data in blobs.items()},
