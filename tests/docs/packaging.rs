@@ -108,10 +108,12 @@ fn the_compose_file_fits_its_configuration() {
     assert!(seconds(tidegate["stop_grace_period"].as_str().unwrap()) > seconds(grace));
 }
 
-/// The manifests of a kind in `manifests`.
+/// The manifest of this kind that is tidegate's own.
 fn of_kind<'a>(manifests: &'a [Value], kind: &str) -> &'a Value {
     let mut fitting = manifests.iter().filter(|manifest| manifest["kind"] == kind);
-    fitting.next().unwrap_or_else(|| panic!("no {kind}"))
+    fitting
+        .find(|manifest| manifest["metadata"]["name"] == "tidegate")
+        .unwrap_or_else(|| panic!("no {kind}"))
 }
 
 #[test]
@@ -127,12 +129,20 @@ fn the_kubernetes_base_is_the_one_of_the_page_without_extras() {
     assert_eq!(diagnostics(&local.replace("/etc/tidegate/tls/tls.key", "chat.key")), "");
 
     let page = read("docs/kubernetes.md");
+    let parsed = |text: &str| text.parse::<toml::Table>().unwrap();
     let blocks = page.split("```yaml\n").skip(1);
     let blocks = blocks.map(|rest| rest.split("```").next().unwrap());
     let documents = blocks.flat_map(|block| block.split("\n---\n"));
     let page: Vec<Value> = documents
         .filter_map(|text| serde_saphyr::from_str(text).ok())
         .collect();
+    let theirs = &of_kind(&page, "ConfigMap")["data"]["config.toml"];
+    let (ours, mut theirs) = (parsed(&config), parsed(theirs.as_str().unwrap()));
+    // Tickets work without shared keys, with one more round trip on another pod.
+    let tls = &mut theirs["listener"]["public"]["tls"];
+    assert!(tls.as_table_mut().unwrap().remove("ticket_keys_file").is_some());
+    assert_eq!(ours, theirs);
+
     let [ours, theirs] = [&base[..], &page[..]].map(|all| of_kind(all, "Deployment"));
     let spec = |deployment: &Value| deployment["spec"]["template"]["spec"].clone();
     let (ours, theirs) = (spec(ours), spec(theirs));
