@@ -132,8 +132,16 @@ impl SelfSigned {
 
     /// Makes it for these hosts, or for this machine, and writes both files, which must not be there yet.
     fn write(self, hosts: &[String]) -> Result<(), (PathBuf, io::Error)> {
-        let here = || ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-        let names = if hosts.is_empty() { here() } else { hosts.to_vec() };
+        let here = || {
+            ["localhost", "127.0.0.1", "::1"]
+                .map(str::to_owned)
+                .to_vec()
+        };
+        let names = if hosts.is_empty() {
+            here()
+        } else {
+            hosts.to_vec()
+        };
         let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other);
         let made = made.map_err(|error| (self.cert.clone(), error))?;
         let key = write_new(&self.key, &made.signing_key.serialize_pem(), 0o600);

@@ -134,7 +134,10 @@ fn json() -> Names {
                 names: &mut names,
                 inside: Vec::new(),
             };
-            walk.schema(&format!("{place} takes "), &schema(&operation["requestBody"]));
+            walk.schema(
+                &format!("{place} takes "),
+                &schema(&operation["requestBody"]),
+            );
             walk.schema(
                 &format!("{place} returns "),
                 &schema(&operation["responses"]["200"]),
@@ -229,7 +232,10 @@ fn commands() -> Names {
 fn exits() -> Names {
     let help = printed(&["--help"]);
     let mut names = Names::new();
-    for (section, name) in [("Exit codes:\n", "exits with"), ("Signals to `run`:\n", "on")] {
+    for (section, name) in [
+        ("Exit codes:\n", "exits with"),
+        ("Signals to `run`:\n", "on"),
+    ] {
         let lines = help.split(section).nth(1).unwrap();
         let lines = lines.lines().take_while(|line| !line.is_empty());
         names.extend(lines.map(|line| format!("{name} {}", line.trim())));
@@ -287,5 +293,4 @@ fn the_page_names_every_list() {
         .collect();
     let lists: BTreeSet<&str> = lists().into_iter().map(|(list, _)| list).collect();
     assert_eq!(linked, lists);
-    assert!(first_cells(&page).is_empty());
 }

@@ -21,7 +21,12 @@ fn prose(text: &str) -> String {
 
 #[test]
 fn every_link_leads_to_a_file_and_a_heading() {
-    let others = ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELEASING.md"];
+    let others = [
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "RELEASING.md",
+    ];
     let mut links = 0;
     for name in pages().into_iter().chain(others.map(str::to_owned)) {
         let text = prose(&read(&name));

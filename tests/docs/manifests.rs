@@ -14,8 +14,8 @@ fn manifest(kind: &str) -> Vec<serde_json::Value> {
         .collect()
 }
 
-#[test]
-fn the_manifests_fit_each_other_and_their_configuration_works() {
+/// The configuration in the manifests, without errors and warnings.
+fn configuration() -> toml::Table {
     let [config] = &manifest("ConfigMap")[..] else {
         panic!()
     };
@@ -33,8 +33,12 @@ fn the_manifests_fit_each_other_and_their_configuration_works() {
         });
     let report = check(&local, folder().path());
     assert!(report.diagnostics().is_empty(), "{}", report.render(false));
+    source.parse().unwrap()
+}
 
-    let config: toml::Table = source.parse().unwrap();
+#[test]
+fn the_manifests_fit_each_other_and_their_configuration_works() {
+    let config = configuration();
     let [backend, deployment] = &manifest("Deployment")[..] else {
         panic!()
     };

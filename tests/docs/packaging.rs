@@ -29,7 +29,9 @@ fn workflows() -> Vec<(String, Value)> {
     let entries = fs::read_dir(root().join(".github/workflows")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let names = names.map(|name| format!(".github/workflows/{name}"));
-    names.map(|name| (name.clone(), yaml(&name).remove(0))).collect()
+    names
+        .map(|name| (name.clone(), yaml(&name).remove(0)))
+        .collect()
 }
 
 /// What is wrong with a step.
@@ -93,7 +95,10 @@ fn the_compose_file_fits_its_configuration() {
     let endpoints = config["upstream"]["app"]["endpoints"].as_array().unwrap();
     for endpoint in endpoints {
         let (service, port) = endpoint.as_str().unwrap().split_once(':').unwrap();
-        assert_eq!((services[service]["build"].as_str(), port), (Some("backend"), "9000"));
+        assert_eq!(
+            (services[service]["build"].as_str(), port),
+            (Some("backend"), "9000")
+        );
     }
     assert_eq!(endpoints.len(), services.len() - 1);
     let bound = config["listener"]["public"]["bind"][0].as_str().unwrap();
@@ -101,7 +106,10 @@ fn the_compose_file_fits_its_configuration() {
     assert_eq!(bound.rsplit(':').next(), published.split(':').nth(1));
     for volume in list(&tidegate["volumes"]) {
         let source = volume.as_str().unwrap().split(':').next().unwrap();
-        assert!(root().join("examples/compose").join(source).exists(), "{source}");
+        assert!(
+            root().join("examples/compose").join(source).exists(),
+            "{source}"
+        );
     }
     let seconds = |text: &str| humantime::parse_duration(text).unwrap().as_secs();
     let grace = config["server"]["shutdown"]["grace"].as_str().unwrap();
@@ -122,11 +130,17 @@ fn the_kubernetes_base_is_the_one_of_the_page_without_extras() {
     assert_eq!(kustomization["images"][0]["newTag"], VERSION);
     let mut base = Vec::new();
     for name in list(&kustomization["resources"]) {
-        base.extend(yaml(&format!("examples/kubernetes/{}", name.as_str().unwrap())));
+        base.extend(yaml(&format!(
+            "examples/kubernetes/{}",
+            name.as_str().unwrap()
+        )));
     }
     let config = read("examples/kubernetes/config.toml");
     let local = config.replace("/etc/tidegate/tls/tls.crt", "chat.pem");
-    assert_eq!(diagnostics(&local.replace("/etc/tidegate/tls/tls.key", "chat.key")), "");
+    assert_eq!(
+        diagnostics(&local.replace("/etc/tidegate/tls/tls.key", "chat.key")),
+        ""
+    );
 
     let page = read("docs/kubernetes.md");
     let parsed = |text: &str| text.parse::<toml::Table>().unwrap();
@@ -140,7 +154,12 @@ fn the_kubernetes_base_is_the_one_of_the_page_without_extras() {
     let (ours, mut theirs) = (parsed(&config), parsed(theirs.as_str().unwrap()));
     // Tickets work without shared keys, with one more round trip on another pod.
     let tls = &mut theirs["listener"]["public"]["tls"];
-    assert!(tls.as_table_mut().unwrap().remove("ticket_keys_file").is_some());
+    assert!(
+        tls.as_table_mut()
+            .unwrap()
+            .remove("ticket_keys_file")
+            .is_some()
+    );
     assert_eq!(ours, theirs);
 
     let [ours, theirs] = [&base[..], &page[..]].map(|all| of_kind(all, "Deployment"));
@@ -152,7 +171,12 @@ fn the_kubernetes_base_is_the_one_of_the_page_without_extras() {
         theirs["terminationGracePeriodSeconds"]
     );
     let [ours, theirs] = [ours, theirs].map(|spec| spec["containers"][0].clone());
-    for key in ["ports", "readinessProbe", "livenessProbe", "securityContext"] {
+    for key in [
+        "ports",
+        "readinessProbe",
+        "livenessProbe",
+        "securityContext",
+    ] {
         assert_eq!(ours[key], theirs[key], "{key}");
     }
     let [ours, theirs] = [&base[..], &page[..]].map(|all| of_kind(all, "PodDisruptionBudget"));
@@ -160,8 +184,14 @@ fn the_kubernetes_base_is_the_one_of_the_page_without_extras() {
     let account = &of_kind(&base, "ServiceAccount")["metadata"]["name"];
     let binding = of_kind(&base, "RoleBinding");
     assert_eq!(&binding["subjects"][0]["name"], account);
-    assert_eq!(&of_kind(&base, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"], account);
-    assert_eq!(of_kind(&base, "Role")["rules"], of_kind(&page, "Role")["rules"]);
+    assert_eq!(
+        &of_kind(&base, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"],
+        account
+    );
+    assert_eq!(
+        of_kind(&base, "Role")["rules"],
+        of_kind(&page, "Role")["rules"]
+    );
 }
 
 #[test]
@@ -192,12 +222,20 @@ fn the_pages_of_examples_have_links_that_lead_somewhere() {
 #[test]
 fn examples_name_this_version() {
     let mut named = 0;
-    let texts = ["examples/compose/README.md", "examples/kubernetes/README.md"];
+    let texts = [
+        "examples/compose/README.md",
+        "examples/kubernetes/README.md",
+    ];
     for name in texts.map(str::to_owned).into_iter().chain(pages()) {
-        for (before, after) in [("tidegate-", "-x86_64"), ("tidegate_", "-1_amd64"), ("tidegate:", "\n")] {
+        for (before, after) in [
+            ("tidegate-", "-x86_64"),
+            ("tidegate_", "-1_amd64"),
+            ("tidegate:", "\n"),
+        ] {
             let text = read(&name);
             let parts = text.split(before).skip(1);
-            let versions = parts.filter_map(|part| part.split_once(after).map(|(version, _)| version));
+            let versions =
+                parts.filter_map(|part| part.split_once(after).map(|(version, _)| version));
             let is_version = |text: &&str| text.split('.').count() == 3 && text.len() < 9;
             for version in versions.filter(is_version) {
                 assert_eq!(version, VERSION, "{name}");

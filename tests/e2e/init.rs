@@ -63,7 +63,11 @@ async fn with_nothing_but_the_program_there_is_a_wss_proxy() {
     let folder = TempDir::new().unwrap();
     let backend = echo.address.to_string();
     let options = ["init", "--host", "chat.example.com", "--self-signed"];
-    let options = [&options[..], &["--backend", &backend, "--listen", "127.0.0.1:0"]].concat();
+    let options = [
+        &options[..],
+        &["--backend", &backend, "--listen", "127.0.0.1:0"],
+    ]
+    .concat();
     let made = tidegate(folder.path(), &options);
     assert!(made.status.success() && made.stderr.is_empty(), "{made:?}");
     let key = std::fs::metadata(folder.path().join("self-signed.key")).unwrap();

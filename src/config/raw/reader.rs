@@ -30,7 +30,10 @@ impl Reader<'_> {
         let mut section = Section::empty(declared);
         let before = self.diagnostics.len();
         for (name, value) in tree {
-            let key = match (declared.key(name.get_ref()), declared.renamed(name.get_ref())) {
+            let key = match (
+                declared.key(name.get_ref()),
+                declared.renamed(name.get_ref()),
+            ) {
                 (Some(key), _) => key,
                 (None, Some(key)) if self.accepts_former_name(key, name, tree) => key,
                 (None, Some(_)) => continue,

@@ -1,7 +1,5 @@
 //! One reading of the admin interface.
 
-use std::collections::BTreeMap;
-
 use tidegate::admin::api::listeners::ListenerInfo;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};

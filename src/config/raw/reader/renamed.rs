@@ -28,7 +28,10 @@ impl Reader<'_> {
             self.diagnostics.push(warning.hint(hint));
             return true;
         };
-        let message = format!("`{former}` is the former name of `{}`, which is there, too", key.name);
+        let message = format!(
+            "`{former}` is the former name of `{}`, which is there, too",
+            key.name
+        );
         let error = Diagnostic::error(Code::Duplicate, span, message);
         self.diagnostics.push(error.first(&present));
         false
@@ -95,7 +98,10 @@ mod tests {
             let [error] = &diagnostics[..] else {
                 panic!("{diagnostics:?}")
             };
-            assert_eq!((error.code, error.severity), (Code::Duplicate, Severity::Error));
+            assert_eq!(
+                (error.code, error.severity),
+                (Code::Duplicate, Severity::Error)
+            );
         }
     }
 }
