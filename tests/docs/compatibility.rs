@@ -13,8 +13,8 @@ use tidegate::protocol::rejection::Rejection;
 use tidegate::streams::ended::StreamEnded;
 use tidegate::tunnel::ended::Ended;
 
+use super::read;
 use super::source::root;
-use super::{first_cells, read};
 
 type Names = BTreeSet<String>;
 

@@ -53,11 +53,7 @@ fn tunnel(id: &str, messages: f64) -> Value {
 }
 
 /// A listing of the process that serves, and those of older ones.
-fn listed<const OLDER: usize>(
-    sort: TunnelSort,
-    serving: &Value,
-    older: [(u64, Value); OLDER],
-) -> TunnelListing {
+fn listed(sort: TunnelSort, serving: &Value, older: &[(u64, Value)]) -> TunnelListing {
     let parsed = |it: &Value| serde_json::from_value(it.clone()).unwrap();
     let older = older.iter().map(|(number, it)| (*number, parsed(it)));
     TunnelListing::merged(parsed(serving), older, sort, MAX_TUNNELS)
@@ -67,7 +63,7 @@ fn listed<const OLDER: usize>(
 fn list(state: &mut TopState, tunnels: &[Value]) {
     let wanted = state.wanted_listing().unwrap();
     let listing = json!({ "tunnels": tunnels, "matched": 7 });
-    let listed = Ok(listed(wanted.sort, &listing, []));
+    let listed = Ok(listed(wanted.sort, &listing, &[]));
     let now = after(state.now.running + 1000);
     state.arrive(TopArrival::Listed(wanted.edition, listed), now);
 }
@@ -273,7 +269,7 @@ fn tunnels_are_listed_as_chosen_and_closed_after_a_question() {
         now,
     );
     assert!(state.tunnels.is_none());
-    let listed = listed(wanted.sort, &json!({ "tunnels": [busy] }), []);
+    let listed = listed(wanted.sort, &json!({ "tunnels": [busy] }), &[]);
     state.arrive(TopArrival::Listed(wanted.edition, Ok(listed)), now);
     key(&mut state, KeyCode::Char('x'));
     let KeyEffect::Change(change) = key(&mut state, KeyCode::Char('y')) else {
@@ -301,7 +297,7 @@ fn after_an_upgrade_the_tunnels_of_both_processes_are_shown_and_closed_where_the
     let wanted = state.wanted_listing().unwrap();
     let serving = json!({ "tunnels": [tunnel("00000000000000aa", 1.0)], "matched": 1 });
     let older = json!({ "tunnels": [tunnel("00000000000000bb", 9.0)], "matched": 4 });
-    let listing = listed(wanted.sort, &serving, [(2, older)]);
+    let listing = listed(wanted.sort, &serving, &[(2, older)]);
     let arrival = TopArrival::Listed(wanted.edition, Ok(listing));
     state.arrive(arrival, after(4000));
     let lines = screen(&mut state, (80, 24));
