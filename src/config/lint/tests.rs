@@ -341,7 +341,7 @@ fn what_is_allowed_is_not_told_and_what_is_no_warning_cannot_be() {
         ("any-origins", "did you mean `\"any-origin\"`?"),
         (
             "dangling",
-            "the possible values are: unreachable, no-effect, ",
+            "the possible values are: renamed-key, unreachable, ",
         ),
     ] {
         let source = source(&format!("\"{code}\""));
