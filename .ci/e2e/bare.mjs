@@ -1,5 +1,6 @@
 // Follows "With nothing but the binary" of the README, command by command, in a file system that has nothing else:
-// `bare.mjs ROOT README`. The binary is ROOT/tidegate, and ROOT has /proc, /run and /tmp. Only the ports are others.
+// `bare.mjs ROOT README`. The binary is ROOT/tidegate, and ROOT has folders
+// for /proc, /dev, /run and /tmp. Only the ports are others.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -17,7 +18,7 @@ function commands() {
 
 /** Runs one in the file system, as root of nothing else: there is no shell in it. */
 const run = (line) => start('unshare', ['--mount', '--propagation', 'private', 'sh', '-c',
-  'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"', root, ...line.replace(/^\.\//, '/').split(' ')])
+  'mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && exec chroot "$0" "$@"', root, ...line.replace(/^\.\//, '/').split(' ')])
 
 async function ends(line, code = 0) {
   const program = run(line)

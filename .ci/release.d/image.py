@@ -54,7 +54,12 @@ def package(name, architecture, cache):
     if not os.path.isdir(folder):
         os.makedirs(cache, exist_ok=True)
         if architecture in ("all", run("dpkg", "--print-architecture").strip()):
-            run("apt-get", "download", name, cwd=cache)
+            try:
+                run("apt-get", "download", name, cwd=cache)
+            except subprocess.CalledProcessError:
+                # The lists are missing, or older than what the archive has.
+                run("apt-get", "-qq", "update")
+                run("apt-get", "download", name, cwd=cache)
         else:
             here = os.path.dirname(os.path.realpath(__file__))
             foreign = [os.path.join(here, "foreign-apt"), os.path.join(cache, "apt"), architecture]
