@@ -7,9 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use http::StatusCode;
 use serde_json::{Value, json};
 use tidegate::admin::api::fleet::{FleetInfo, MemberInfo, StoreInfo};
 use tidegate::admin::api::operation::Operation;
+use tidegate::admin::error::ErrorResponse;
 use tidegate::config::model::{HostPattern, Net, Nets, TrustedMembers};
 
 use super::{NOTHING, in_lines};
@@ -48,10 +50,30 @@ struct FleetMember {
 /// What each node has responded, by its name.
 pub(super) type NodeResponses<T> = Vec<(String, Result<T, String>)>;
 
+/// Why the members are not known; `None` if they are.
+fn unknown_members(info: &FleetInfo) -> Option<&'static str> {
+    if !info.share.iter().any(|shared| shared == "members") {
+        return Some(
+            "the nodes do not share the list of members: add \"members\" to `fleet.share`",
+        );
+    }
+    let store = info.store.as_ref();
+    store
+        .is_some_and(|store| store.read_seconds_ago.is_none())
+        .then_some("the list of members is not known: the store was not read yet")
+}
+
 impl NodeList {
     /// The fleet that the local node knows.
     pub(super) fn of(client: &AdminClient) -> Result<Self, ClientError> {
         let info: FleetInfo = client.read(&client.ask(Operation::Fleet, "", NOTHING)?)?;
+        if let Some(why) = unknown_members(&info) {
+            let refusal = ErrorResponse {
+                error: why.to_owned(),
+                details: Vec::new(),
+            };
+            return Err(ClientError::Refused(refusal, StatusCode::CONFLICT));
+        }
         let trusted = trusted(&info);
         let mut members: Vec<FleetMember> = info
             .members

@@ -16,8 +16,8 @@ use super::client::{EtcdClient, EtcdWatch};
 use super::contents::{MAX_BYTES, MAX_ITEMS, MirrorContents};
 use super::error::EtcdError;
 use super::health::StoreHealth;
-use super::wire::{EtcdFailure, EtcdItem, WatchEnd, WatchNews};
-use crate::https_client::backoff;
+use super::wire::{EtcdFailure, EtcdItem, MalformedMessage, WatchEnd, WatchNews};
+use crate::https_client::{HttpsClientError, backoff};
 
 /// How often it is checked whether the watch shows everything.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -120,6 +120,12 @@ impl MirrorKeeper {
             };
             // Nothing is wrong: etcd keeps old revisions for a while only.
             self.must_read |= matches!(error, EtcdError::Compacted);
+            // The same message would come again. In pages, everything is read in pieces.
+            let is_long = matches!(
+                &error,
+                EtcdError::Unreached(HttpsClientError::LongLine { .. })
+            );
+            self.must_read |= is_long;
             if matches!(error, EtcdError::Compacted | EtcdError::Moved) {
                 continue;
             }
@@ -271,6 +277,9 @@ impl MirrorKeeper {
         // Beyond the bounds, what is read is refused anyway.
         while page.has_more && items.len() <= MAX_ITEMS && bytes <= MAX_BYTES {
             let last = page.last_key;
+            if page.items.is_empty() && last.is_empty() {
+                return Err(MalformedMessage.into());
+            }
             page = self.client.next_page(&prefix, &last, revision).await?;
             bytes += bytes_of(&page.items);
             items.append(&mut page.items);
