@@ -198,7 +198,10 @@ fn planned(
 ) -> Option<Vec<FleetEndpoint>> {
     if settings.discovery.is_asked() {
         let before = running.upstream(&settings.name)?;
-        let is_same = before.settings.discovery == settings.discovery;
+        let is_same = before
+            .settings
+            .discovery
+            .finds_the_same(&settings.discovery);
         return is_same.then(|| members(before, settings, now));
     }
     let registry: &Registry = running.registry();

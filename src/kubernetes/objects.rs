@@ -42,17 +42,28 @@ pub enum SliceEvent {
     Other,
 }
 
+/// Endpoints of one slice, at most: the API has no more.
+const MAX_SLICE_ENDPOINTS: usize = 1000;
+
 /// Reads a page of a list.
 ///
 /// # Errors
 /// If it is not a list of EndpointSlices.
 pub fn page(json: &[u8]) -> Result<SlicePage, serde_json::Error> {
     let list: RawList = serde_json::from_slice(json)?;
+    let version = list.metadata.resource_version.unwrap_or_default();
+    let is_other = |kind: &str| kind != "EndpointSliceList";
+    // Something else, such as a Status, would be a list without slices, and all endpoints would be gone.
+    if version.is_empty() || list.kind.as_deref().is_some_and(is_other) {
+        return Err(serde::de::Error::custom(
+            "it is not a list of EndpointSlices",
+        ));
+    }
     let slices = list.items.unwrap_or_default().into_iter();
     let next = list.metadata.next.filter(|next| !next.is_empty());
     Ok(SlicePage {
         slices: slices.map(EndpointSlice::from).collect(),
-        version: list.metadata.resource_version.unwrap_or_default(),
+        version,
         next,
     })
 }
@@ -106,6 +117,7 @@ pub fn message(body: &[u8], limit: usize) -> String {
 
 #[derive(Deserialize)]
 struct RawList {
+    kind: Option<Box<str>>,
     metadata: RawMetadata,
     items: Option<Vec<RawSlice>>,
 }
@@ -199,7 +211,10 @@ impl From<RawSlice> for EndpointSlice {
             name: raw.metadata.name.unwrap_or_default(),
             family,
             endpoints: match family {
-                AddressFamily::Ip => endpoints.filter_map(RawEndpoint::read).collect(),
+                AddressFamily::Ip => endpoints
+                    .take(MAX_SLICE_ENDPOINTS)
+                    .filter_map(RawEndpoint::read)
+                    .collect(),
                 AddressFamily::Other => Vec::new(),
             },
             ports: ports
@@ -248,6 +263,35 @@ impl RawConditions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_list_of_slices_is_not_an_empty_one() {
+        let is_list = |json: &str| page(json.as_bytes()).is_ok();
+        assert!(is_list(
+            r#"{"metadata":{"resourceVersion":"7"},"items":null}"#
+        ));
+        let list = r#"{"kind":"EndpointSliceList","metadata":{"resourceVersion":"7"}}"#;
+        assert!(is_list(list));
+        for other in [
+            r#"{"kind":"Status","metadata":{},"status":"Success"}"#,
+            r#"{"kind":"PodList","metadata":{"resourceVersion":"7"},"items":[]}"#,
+            r#"{"metadata":{}}"#,
+        ] {
+            assert!(!is_list(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_slice_has_as_many_endpoints_as_the_api_permits() {
+        let one = r#"{"addresses":["10.0.0.1"]}"#;
+        let endpoints = vec![one; MAX_SLICE_ENDPOINTS + 1].join(",");
+        let slice = format!(
+            r#"{{"metadata":{{"name":"a"}},"addressType":"IPv4","endpoints":[{endpoints}]}}"#
+        );
+        let list = format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{slice}]}}"#);
+        let page = page(list.as_bytes()).unwrap();
+        assert_eq!(page.slices[0].endpoints.len(), MAX_SLICE_ENDPOINTS);
+    }
 
     #[test]
     fn conditions_decide_what_an_endpoint_gets() {

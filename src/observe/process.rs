@@ -31,6 +31,7 @@ pub struct ProcessStatus {
     lacks_certificate: AtomicBool,
     /// Whether the endpoints of an upstream are not known yet.
     lacks_endpoints: AtomicBool,
+    had_endpoints: AtomicBool,
 }
 
 /// Whether the process accepts new clients.
@@ -85,6 +86,7 @@ impl Default for ProcessStatus {
             certificates: ArcSwap::default(),
             lacks_certificate: AtomicBool::new(false),
             lacks_endpoints: AtomicBool::new(false),
+            had_endpoints: AtomicBool::new(false),
         };
         process
             .applied
@@ -124,9 +126,12 @@ impl ProcessStatus {
         self.lacks_certificate.store(lacks, Ordering::Relaxed);
     }
 
-    /// Notes whether the endpoints of an upstream are not known yet.
+    /// Notes whether the endpoints of an upstream are not known yet. That counts only until all were known once: a
+    /// reload that adds an upstream must not take its neighbours out of service.
     pub fn set_lacks_endpoints(&self, lacks: bool) {
-        self.lacks_endpoints.store(lacks, Ordering::Relaxed);
+        let had_all = !lacks || self.had_endpoints.load(Ordering::Relaxed);
+        self.had_endpoints.store(had_all, Ordering::Relaxed);
+        self.lacks_endpoints.store(!had_all, Ordering::Relaxed);
     }
 
     /// Whether the process accepts new clients, for load balancers.

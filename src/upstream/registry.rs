@@ -132,13 +132,15 @@ impl UpstreamState {
     pub(super) fn discovered(&self, discovery: &Discovery) -> Option<Vec<model::EndpointConfig>> {
         let discovered = locked(&self.discovered);
         let (by, endpoints) = discovered.as_ref()?;
-        (by == discovery).then(|| endpoints.clone())
+        by.finds_the_same(discovery).then(|| endpoints.clone())
     }
 
     /// Whether `discovery` has found endpoints, or has found that there are none.
     pub fn has_discovered(&self, discovery: &Discovery) -> bool {
         let discovered = locked(&self.discovered);
-        discovered.as_ref().is_some_and(|(by, _)| by == discovery)
+        discovered
+            .as_ref()
+            .is_some_and(|(by, _)| by.finds_the_same(discovery))
     }
 
     pub(super) fn remember_discovered(

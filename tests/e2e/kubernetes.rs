@@ -373,6 +373,18 @@ async fn without_the_api_server_the_saved_endpoints_serve_or_nothing_is_ready() 
     proxy.logged("endpoint discovery works again").await;
     assert_eq!(new_tunnels(&proxy, 2, &[&one, &two]).await.0, [2, 0]);
     assert_eq!(readiness(&proxy).await, 200);
+    // Nor does a reload that asks for the Service in another way, and for another one, which is unknown.
+    let elsewhere = format!(
+        ", state = \"{}\"",
+        folder.path().join("elsewhere").display()
+    );
+    let other = api.service("").replacen("\"chat\"", "\"other\"", 1);
+    let other = format!("[upstream.other]\nkubernetes = {other}\n");
+    proxy
+        .reload(&(METRICS.to_owned() + &config(&api, &elsewhere, "") + &other))
+        .await;
+    assert_eq!(new_tunnels(&proxy, 2, &[&one, &two]).await.0, [2, 0]);
+    assert_eq!(readiness(&proxy).await, 200);
     drop(proxy);
 
     let proxy = Proxy::spawn(Arc::clone(&folder), &text, |_| {});

@@ -41,6 +41,29 @@ impl Discovery {
             Self::Listed | Self::File(_) => false,
         }
     }
+
+    /// Whether both find the same endpoints, perhaps in different ways: what one has found holds for the other.
+    pub fn finds_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Kubernetes(one), Self::Kubernetes(other)) => one.is_the_same(other),
+            _ => self == other,
+        }
+    }
+}
+
+impl KubernetesService {
+    /// Whether both are one port of one Service, whatever is needed to ask for it.
+    fn is_the_same(&self, other: &Self) -> bool {
+        let identity = |it: &Self| {
+            (
+                it.name.clone(),
+                it.port.clone(),
+                it.namespace.clone(),
+                it.api.clone(),
+            )
+        };
+        identity(self) == identity(other)
+    }
 }
 
 /// A Kubernetes Service, and the way to the API server that knows its endpoints.
