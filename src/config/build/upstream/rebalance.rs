@@ -23,12 +23,14 @@ impl Builder<'_> {
             _ if upstream.written("sticky").is_some() => {
                 Some("a sticky cookie leads back to the same endpoint")
             }
+            _ if upstream.written("reports").is_some() => {
+                Some("with `reports`, endpoints are chosen by tunnels of others, too")
+            }
             Balance::LeastConnections | Balance::PowerOfTwo => None,
         };
         if let Some(why) = why {
             let message = format!("`rebalance` has nowhere to move tunnels to: {why}");
-            let hint =
-                "use `balance = \"least_connections\"` or `\"power_of_two\"`, and no `sticky`";
+            let hint = "use `balance = \"least_connections\"` or `\"power_of_two\"`, and neither `sticky` nor `reports`";
             let span = at.span.clone();
             self.diagnostics
                 .push(Diagnostic::error(Code::Conflict, span, message).hint(hint));
