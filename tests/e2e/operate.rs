@@ -57,9 +57,11 @@ async fn status_shows_everything_on_one_page() {
     let printed = operator.run(&["status"]).await;
     assert_eq!((printed.code, &*printed.err), (0, ""));
     assert!(
-        printed
-            .out
-            .starts_with("tidegate 0.1.0 is serving (process "),
+        printed.out.starts_with(concat!(
+            "tidegate ",
+            env!("CARGO_PKG_VERSION"),
+            " is serving (process "
+        )),
         "{}",
         printed.out
     );

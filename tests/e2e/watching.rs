@@ -37,9 +37,13 @@ async fn a_status_is_watched_until_its_reader_goes_away() {
         let line = within("a status", lines.next_line()).await.unwrap();
         shown.push(line.unwrap());
     }
-    let starts = shown
-        .iter()
-        .filter(|line| line.starts_with("tidegate 0.1.0 is serving"));
+    let starts = shown.iter().filter(|line| {
+        line.starts_with(concat!(
+            "tidegate ",
+            env!("CARGO_PKG_VERSION"),
+            " is serving"
+        ))
+    });
     assert!(starts.count() >= 2, "{shown:?}");
     assert!(
         shown.iter().all(|line| !line.contains('\u{1b}')),
