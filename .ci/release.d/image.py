@@ -215,10 +215,11 @@ def main():
         "layers": [blob("layer.v1.tar+gzip", packed)],
         "annotations": labels,
     }
+    # containerd keeps the name as it is here, and Docker looks for the whole one.
     described = {
         **blob("manifest.v1+json", text(manifest)),
         "platform": {"architecture": architecture, "os": "linux"},
-        "annotations": {"org.opencontainers.image.ref.name": version, "io.containerd.image.name": f"tidegate:{version}"},
+        "annotations": {"org.opencontainers.image.ref.name": version, "io.containerd.image.name": f"docker.io/library/tidegate:{version}"},
     }
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [described]}
     # What `docker load` reads before version 25, and where images are not kept by containerd.

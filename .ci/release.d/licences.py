@@ -10,6 +10,10 @@ import subprocess
 import sys
 
 TEXTS = re.compile(r"(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|UNLICENSE)([-._].*)?$", re.IGNORECASE)
+# Nothing of these is compiled into a program.
+WITHOUT = {"benches", "examples", "test", "tests"}
+# C libraries without a licence in the topmost folder of their crate: their authors.
+EXPECTED = ["Jason Evans", "fiat-crypto"]
 
 
 def linked(metadata):
@@ -30,9 +34,11 @@ def linked(metadata):
 
 def texts(package):
     folder = os.path.dirname(package["manifest_path"])
-    names = {name for name in os.listdir(folder) if TEXTS.match(name)}
-    if package["license_file"]:
-        names.add(package["license_file"])
+    names = {package["license_file"]} - {None}
+    # C libraries are in folders of the crates that build them, with licences of their own.
+    for place, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if each not in WITHOUT]
+        names.update(os.path.relpath(os.path.join(place, each), folder) for each in files if TEXTS.match(each))
     for name in sorted(names):
         path = os.path.join(folder, name)
         if os.path.isfile(path):
@@ -56,6 +62,10 @@ def main():
         print(f"  {title}: {licence}")
         for name, text in texts(package):
             by_text.setdefault(text, []).append(f"{title} ({name})")
+    print("  Rust's standard library: MIT OR Apache-2.0")
+    for author in EXPECTED:
+        if not any(author in text for text in by_text):
+            sys.exit(f"the licence of {author} is missing")
     for text, titles in sorted(by_text.items(), key=lambda entry: entry[1]):
         print(f"\n{'=' * 80}\n" + "\n".join(titles) + f"\n{'-' * 80}\n\n{text}")
 
