@@ -372,6 +372,8 @@ impl KeyType for DerivedLength {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -394,6 +396,19 @@ mod tests {
     fn given(fills: &[u8], scope: &str) -> TicketKeys {
         let secrets: Vec<_> = fills.iter().copied().map(secret).collect();
         TicketKeys::given(&secrets, scope).unwrap()
+    }
+
+    /// The format must not change: the next version resumes what this one has issued. This ticket was made by
+    /// another program, as 0.1.0 makes them.
+    #[test]
+    fn the_format_is_stable() {
+        let ticket =
+            "JyYpLGRJKx+i6Ipva49vaQABAgMEBQYHCAkKCz9u+OCJ+WCub8i9swlhP+nvDDr+FHc+VMh+7A8u3z4=";
+        let ticket = STANDARD.decode(ticket).unwrap();
+        let made = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let read = |now| given(&[1], "public").decrypt_at(now, &ticket);
+        assert_eq!(read(made).as_deref(), Some(&b"session"[..]));
+        assert_eq!(read(made + 13 * HOUR), None);
     }
 
     #[test]

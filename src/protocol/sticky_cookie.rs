@@ -328,6 +328,18 @@ mod tests {
         assert_eq!(newest(&many), None);
     }
 
+    /// The format must not change: browsers keep cookies of the version before. This one was made by another program,
+    /// as 0.1.0 makes them.
+    #[test]
+    fn the_format_is_stable() {
+        let signer = CookieSigner::new(b"0123456789abcdef0123456789abcdef", "chat");
+        let value = "C6O3n_4q2ilrSdIA_b-WLpVq_NlCSM2sohBNlw";
+        let tag = signer.tag("10.0.0.11:9000");
+        assert_eq!(signer.seal(tag, NOW), value);
+        let read = signer.read(value.as_bytes(), &settings(), NOW);
+        assert_eq!(read.map(|it| (it.to, it.issued)), Some((tag, NOW)));
+    }
+
     #[test]
     fn cookies_of_earlier_and_coming_keys_lead_to_the_same_endpoint() {
         let signer = |fill: u8| CookieSigner::new(&[fill; 32], "chat");

@@ -89,8 +89,8 @@ fn reasons() -> Names {
 fn metrics() -> Names {
     let mut names = Names::new();
     for row in read("docs/metrics.md").lines() {
-        let mut cells = row.split(" | ");
-        let Some(name) = cells.next().and_then(|cell| cell.strip_prefix("| `")) else {
+        let mut cells = row.split('|').skip(1).map(str::trim);
+        let Some(name) = cells.next().and_then(|cell| cell.strip_prefix('`')) else {
             continue;
         };
         let name = name.trim_end_matches('`');
@@ -228,7 +228,7 @@ fn commands() -> Names {
     names
 }
 
-/// Exit codes, and signals that `run` acts on.
+/// Exit codes, and signals that `run` acts on. What is said about them is a text.
 fn exits() -> Names {
     let help = printed(&["--help"]);
     let mut names = Names::new();
@@ -238,7 +238,8 @@ fn exits() -> Names {
     ] {
         let lines = help.split(section).nth(1).unwrap();
         let lines = lines.lines().take_while(|line| !line.is_empty());
-        names.extend(lines.map(|line| format!("{name} {}", line.trim())));
+        let numbers_or_names = lines.filter_map(|line| line.trim().split("  ").next());
+        names.extend(numbers_or_names.map(|it| format!("{name} {it}")));
     }
     names
 }

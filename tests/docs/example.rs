@@ -164,7 +164,7 @@ fn every_setting_in_it_is_a_setting() {
 }
 
 #[test]
-fn it_runs_as_it_is() {
+fn it_runs_as_it_is_and_so_do_those_of_versions_before() {
     let folder = tempfile::tempdir().unwrap();
     let hosts = ["chat.example.com", "*.chat.example.com"].map(str::to_owned);
     let certified = rcgen::generate_simple_self_signed(hosts).unwrap();
@@ -179,5 +179,14 @@ fn it_runs_as_it_is() {
     match parse(EXAMPLE, &folder.path().join("config.toml"), &|_| None) {
         Ok(loaded) => assert_eq!(loaded.warnings.count(Severity::Warning), 0),
         Err(report) => panic!("{}", report.render(false)),
+    }
+    let before = std::fs::read_dir("tests/compatibility/examples").unwrap();
+    let before: Vec<_> = before.map(|entry| entry.unwrap().path()).collect();
+    assert!(!before.is_empty());
+    for file in before {
+        let text = std::fs::read_to_string(&file).unwrap();
+        if let Err(report) = parse(&text, &folder.path().join("config.toml"), &|_| None) {
+            panic!("{}: {}", file.display(), report.render(false));
+        }
     }
 }
