@@ -38,7 +38,7 @@ await main(async (check) => {
   await check('compose: both backends answer, and one that stops takes only its own tunnels along', async () => {
     // Beside this file, where its dependency is.
     copyFileSync(join(examples, 'compose/backend/server.js'), join(here, 'backend-of-compose.mjs'))
-    let configuration = readFileSync(join(examples, 'compose/tidegate.toml'), 'utf8')
+    let configuration = readFileSync(join(examples, 'compose/config/config.toml'), 'utf8')
     const backends = {}
     for (const name of ['one', 'two']) {
       const port = await freePort()
