@@ -90,8 +90,7 @@ impl KeySharingConfig {
 
     fn sticky_plan(&self) -> KeyPlan {
         KeyPlan {
-            // A few keys at a time: each cookie may have to be verified with all of them.
-            rotate_after: STICKY_ROTATION.max(self.cookie_ttl / 4),
+            rotate_after: STICKY_ROTATION,
             keep_for: self.cookie_ttl + 10 * SPREAD,
             ..Self::ticket_plan()
         }

@@ -7,6 +7,9 @@
 //!   process that has seen the same version for long enough by its own clock makes itself the maker.
 //! - The maker first stores a key as `next`, and makes it current after it has known for some time that it is stored:
 //!   by then each node that reads the store accepts it.
+//! - Each key has with it how long it is kept, which is the longest that any node has asked for: nodes have different
+//!   configurations. A node that needs a key for longer writes that, and makes itself the maker by that: one of an
+//!   earlier version would forget it with its next beat.
 //! - A node never goes back to a lower version. If the store has one, or has lost the set, it stores what it knows.
 
 use std::time::Duration;
@@ -14,12 +17,15 @@ use std::time::Duration;
 use super::key_set::{MAX_PREVIOUS, RetiredKey, SharedKeySet};
 use crate::config::model::Secret;
 
+/// Keys that are accepted at the same time, about: what was made with any of them may have to be verified with all.
+const KEYS_AT_ONCE: u32 = 4;
+
 /// The times of an agreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPlan {
-    /// How long a key is current.
+    /// How long a key is current, at least.
     pub rotate_after: Duration,
-    /// How long it is accepted after that.
+    /// How long this node needs it after that. Others may need it for longer.
     pub keep_for: Duration,
     /// How long a key is stored before it is current: more than nodes need to read it.
     pub spread: Duration,
@@ -114,7 +120,8 @@ impl KeyAgreement {
         };
         if !self.is_maker() {
             let is_silent = now.saturating_sub(self.since) >= self.plan.expiry;
-            return Ok(is_silent.then(|| self.following(known)));
+            let needs_longer = known.clone().kept_for(self.keep_for()) != known;
+            return Ok((is_silent || needs_longer).then(|| self.following(known)));
         }
         self.make(now, known, new_key)
     }
@@ -132,7 +139,9 @@ impl KeyAgreement {
             previous: Vec::new(),
             current: None,
             age: Duration::ZERO,
+            keep_for: 0,
             next: Some(next),
+            next_keep_for: self.keep_for(),
         }
     }
 
@@ -141,8 +150,15 @@ impl KeyAgreement {
         SharedKeySet {
             version: set.version.saturating_add(1),
             maker: self.node.clone(),
-            ..set
+            ..set.kept_for(self.keep_for())
         }
+    }
+
+    /// For how many seconds this node needs a key that is not current any more.
+    fn keep_for(&self) -> u64 {
+        let keep_for = self.plan.keep_for;
+        let part = u64::from(keep_for.subsec_nanos() > 0);
+        keep_for.as_secs().saturating_add(part)
     }
 
     fn adopt(&mut self, now: Duration, set: SharedKeySet) {
@@ -172,23 +188,29 @@ impl KeyAgreement {
         let plan = self.plan;
         let passed = now.saturating_sub(self.counted);
         let is_beat = now.saturating_sub(self.since) >= plan.beat;
+        // Only a reload makes its own needs longer.
+        let mut has_changed = known.clone().kept_for(self.keep_for()) != known;
         let mut set = self.following(known);
         set.age = set.age.saturating_add(passed);
         for key in &mut set.previous {
             key.age = key.age.saturating_add(passed);
         }
         let count = set.previous.len();
-        set.previous.retain(|key| key.age < plan.keep_for);
-        let mut has_changed = set.previous.len() != count;
+        set.previous
+            .retain(|key| key.age < Duration::from_secs(key.keep_for));
+        has_changed |= set.previous.len() != count;
+        let rotate_after = plan.rotate_after.max(set.longest() / KEYS_AT_ONCE);
         let is_spread = self
             .stored_next
             .as_ref()
             .is_some_and(|(_, since)| now.saturating_sub(*since) >= plan.spread);
-        let is_due = set.current.is_none() || set.age >= plan.rotate_after;
+        let is_due = set.current.is_none() || set.age >= rotate_after;
         if set.next.is_none()
-            && (set.current.is_none() || set.age.saturating_add(plan.spread) >= plan.rotate_after)
+            && (set.current.is_none() || set.age.saturating_add(plan.spread) >= rotate_after)
         {
             set.next = Some(new_key()?);
+            // Others have the time until it is current to ask for more.
+            set.next_keep_for = self.keep_for();
             has_changed = true;
         } else if is_spread && is_due {
             promote(&mut set);
@@ -207,12 +229,16 @@ fn promote(set: &mut SharedKeySet) {
         set.previous.push(RetiredKey {
             secret,
             age: Duration::ZERO,
+            keep_for: set.keep_for,
         });
     }
+    set.keep_for = std::mem::take(&mut set.next_keep_for);
     let excess = set.previous.len().saturating_sub(MAX_PREVIOUS);
     set.previous.drain(..excess);
     set.age = Duration::ZERO;
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -23,8 +23,15 @@ pub struct SharedKeySet {
     pub current: Option<Secret>,
     /// How long `current` has been that, by the clocks of its makers.
     pub age: Duration,
+    /// For how many seconds `current` is accepted when it is not current any more: the longest that any node has
+    /// asked for. Earlier versions of tidegate note nothing.
+    #[serde(default)]
+    pub keep_for: u64,
     /// The key that will be current as soon as all nodes know it.
     pub next: Option<Secret>,
+    /// The same for `next`.
+    #[serde(default)]
+    pub next_keep_for: u64,
 }
 
 /// A key that was current.
@@ -34,6 +41,9 @@ pub struct RetiredKey {
     pub secret: Secret,
     /// How long ago another one became current.
     pub age: Duration,
+    /// For how many seconds it is accepted after that: the longest that any node has asked for.
+    #[serde(default)]
+    pub keep_for: u64,
 }
 
 impl fmt::Debug for SharedKeySet {
@@ -58,6 +68,24 @@ impl SharedKeySet {
         (set.previous.len() <= MAX_PREVIOUS).then_some(set)
     }
 
+    /// The same keys, each of them kept for this many seconds at least.
+    pub fn kept_for(mut self, seconds: u64) -> Self {
+        let retired = self.previous.iter_mut().map(|key| &mut key.keep_for);
+        let current = self.current.is_some().then_some(&mut self.keep_for);
+        let next = self.next.is_some().then_some(&mut self.next_keep_for);
+        for keep_for in retired.chain(current).chain(next) {
+            *keep_for = seconds.max(*keep_for);
+        }
+        self
+    }
+
+    /// The longest that any of the keys is kept.
+    pub fn longest(&self) -> Duration {
+        let retired = self.previous.iter().map(|key| key.keep_for);
+        let longest = retired.fold(self.keep_for.max(self.next_keep_for), u64::max);
+        Duration::from_secs(longest)
+    }
+
     /// All keys, the oldest first, and which of them is current.
     pub fn keys(&self) -> SharedKeys {
         let previous = self.previous.iter().map(|key| &key.secret);
@@ -66,5 +94,27 @@ impl SharedKeySet {
             secrets: keys.cloned().collect(),
             current: self.current.is_some().then_some(self.previous.len()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_earlier_versions_have_stored_is_read() {
+        let age = r#"{"secs": 5, "nanos": 0}"#;
+        let json = format!(
+            r#"{{"version": 3, "maker": "a", "previous": [{{"secret": [1], "age": {age}}}],
+                "current": [2], "age": {age}, "next": null}}"#
+        );
+        let set = SharedKeySet::parse(json.as_bytes()).unwrap();
+        assert_eq!((set.keep_for, set.previous[0].keep_for), (0, 0));
+        let kept = set.kept_for(60);
+        assert_eq!((kept.keep_for, kept.previous[0].keep_for), (60, 60));
+        // There is no next key to keep.
+        assert_eq!(kept.next_keep_for, 0);
+        let kept = SharedKeySet::parse(&kept.to_json()).unwrap().kept_for(30);
+        assert_eq!(kept.longest(), Duration::from_secs(60));
     }
 }

@@ -29,6 +29,9 @@ use HandshakeKind::{Full, Resumed};
 
 const APPLIED: &str = "shared keys applied";
 
+/// Longer than any node needs a key: none makes itself the maker to say that.
+const YEAR: u64 = 365 * 24 * 60 * 60;
+
 const AWAY: &str = "shared keys cannot be read or written; this process goes on without";
 
 /// Two endpoints, and the folder of the store.
@@ -76,6 +79,7 @@ fn keys(previous: &[u8], current: Option<u8>, next: Option<u8>) -> SharedKeySet 
     let retired = |fill: &u8| RetiredKey {
         secret: key(*fill),
         age: Duration::ZERO,
+        keep_for: YEAR,
     };
     SharedKeySet {
         version: 1,
@@ -83,7 +87,9 @@ fn keys(previous: &[u8], current: Option<u8>, next: Option<u8>) -> SharedKeySet 
         previous: previous.iter().map(retired).collect(),
         current: current.map(key),
         age: Duration::ZERO,
+        keep_for: YEAR,
         next: next.map(key),
+        next_keep_for: YEAR,
     }
 }
 
@@ -376,6 +382,7 @@ async fn nodes_agree_through_etcd_and_go_on_without_it() {
     let opened = sealer.open(kind, KEYS_ITEM, made.as_bytes()).unwrap();
     let mut set = SharedKeySet::parse(&opened.content).unwrap();
     set.current = set.next.take();
+    set.keep_for = set.next_keep_for;
     set.version += 100;
     set.maker = "test".into();
     let sealed = sealer.seal(kind, KEYS_ITEM, &set.to_json()).unwrap();
