@@ -165,7 +165,11 @@ impl<S: ItemStore> Authority<S> {
             if is_own || !found.name.starts_with(&prefix) {
                 continue;
             }
-            let json = self.store.read(ItemKind::Challenge, &found.name).await?;
+            let json = match self.store.read(ItemKind::Challenge, &found.name).await {
+                // The node that has opened it had another secret. If there is a DNS record, it stays.
+                Err(error) if error.is_sealed() => None,
+                read => read?,
+            };
             match json.and_then(|json| OpenChallenge::parse(&json)) {
                 Some(challenge) => self.discard(&found.name, &challenge).await,
                 None => self.store.remove(ItemKind::Challenge, &found.name).await?,
@@ -201,5 +205,46 @@ impl<S: ItemStore> Authority<S> {
         };
         let client = client.as_ref().map_err(Clone::clone)?;
         change_record(publisher, client, action, challenge).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::authority;
+    use super::*;
+    use crate::config::model::Secret;
+    use crate::net::managed_certificates::ManagedCertificates;
+    use crate::store::VersionedStore;
+    use crate::store::seal::Sealer;
+    use crate::store::sealed_store::SealedStore;
+    use crate::store::versioned_folder::VersionedFolder;
+
+    fn sealer(fill: u8) -> Sealer {
+        Sealer::new(&[Secret::new(vec![fill; 32].into())], "acme/ca").unwrap()
+    }
+
+    #[tokio::test]
+    async fn challenges_are_cleared_also_if_they_cannot_be_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let kind = ItemKind::Challenge;
+        let before = VersionedFolder::new(folder.path());
+        for name in ["a@1", "a@2", "b@1"] {
+            let sealed = sealer(1).seal(kind, name, b"{}").unwrap();
+            before.write(kind, name, sealed).await.unwrap();
+        }
+        let managed = Arc::new(ManagedCertificates::default());
+        let board = Arc::new(ChallengeBoard::new(managed));
+        let services = Arc::default();
+        let control = tokio::runtime::Handle::current();
+        let stores = StoreOpener::new(control, Connector::default(), &services);
+        let connector = Connector::default();
+        let parts = AuthorityParts::new(board, connector, &Arc::new(stores), &services);
+        let store = SealedStore::new(VersionedFolder::new(folder.path()), sealer(2));
+        let authority = Authority::new(&Arc::new(authority()), store, parts);
+        authority.clear("a").await.unwrap();
+        let left = authority.store.list(kind).await.unwrap();
+        let left: Vec<&str> = left.iter().map(|item| &*item.name).collect();
+        assert_eq!(left, ["b@1"]);
+        assert!(authority.store.load(kind, "b@1").await.is_err());
     }
 }

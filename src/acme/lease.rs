@@ -3,6 +3,9 @@
 //! A lease is an item of the store that its holder changes every few seconds. No clocks are compared: another node
 //! takes a lease over after it has seen the same content for long enough by its own. Then it waits until the
 //! holder, if that was only slow, has noticed, and looks whether the lease is still its own.
+//!
+//! A lease that cannot be opened, because its holder has another secret, is another node's like any other: its revision
+//! changes with each beat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +32,15 @@ pub(super) struct LeaseCandidate {
     node: Arc<str>,
     name: Box<str>,
     /// What another holder has written, and since when it has been the same.
-    seen: Option<(Vec<u8>, Instant)>,
+    seen: Option<(SeenLease, Instant)>,
+}
+
+/// What another holder has written.
+#[derive(Debug, PartialEq, Eq)]
+enum SeenLease {
+    Content(Vec<u8>),
+    /// It cannot be opened.
+    Sealed(u128),
 }
 
 /// The lease of one certificate.
@@ -68,19 +79,19 @@ impl LeaseCandidate {
             self.seen = None;
             return Ok(Some(lease));
         }
-        let Some(content) = store.read(ItemKind::Lock, &self.name).await? else {
+        let Some(found) = SeenLease::read(store, &self.name).await? else {
             // It was released a moment ago: next time.
             return Ok(None);
         };
         let now = Instant::now();
         match &self.seen {
-            Some((seen, since)) if *seen == content => {
+            Some((seen, since)) if *seen == found => {
                 if now.duration_since(*since) < EXPIRY {
                     return Ok(None);
                 }
             }
             _ => {
-                self.seen = Some((content, now));
+                self.seen = Some((found, now));
                 return Ok(None);
             }
         }
@@ -94,14 +105,31 @@ impl LeaseCandidate {
     }
 }
 
+impl SeenLease {
+    /// What is stored now; `None` if there is no lease.
+    async fn read(store: &impl ItemStore, name: &str) -> Result<Option<Self>, StoreError> {
+        match store.read(ItemKind::Lock, name).await {
+            Err(error) if error.is_sealed() => {
+                let listed = store.list(ItemKind::Lock).await?;
+                let found = listed.iter().find(|item| *item.name == *name);
+                Ok(found.map(|item| Self::Sealed(item.revision)))
+            }
+            read => Ok(read?.map(Self::Content)),
+        }
+    }
+}
+
 impl OrderLease {
     fn content(&self, beat: u64) -> Vec<u8> {
         format!("{} {beat}\n", self.node).into_bytes()
     }
 
     async fn is_own(&self, store: &impl ItemStore) -> Result<bool, StoreError> {
-        let content = store.read(ItemKind::Lock, &self.name).await?;
-        let content = content.unwrap_or_default();
+        let content = match store.read(ItemKind::Lock, &self.name).await {
+            // We have not sealed it.
+            Err(error) if error.is_sealed() => return Ok(false),
+            read => read?.unwrap_or_default(),
+        };
         let written = content.split(|byte| *byte == b' ').next();
         Ok(written == Some(self.node.as_bytes()))
     }
@@ -153,7 +181,11 @@ mod tests {
     use tokio::time::{advance, pause};
 
     use super::*;
+    use crate::config::model::Secret;
     use crate::store::folder::FolderStore;
+    use crate::store::seal::Sealer;
+    use crate::store::sealed_store::SealedStore;
+    use crate::store::versioned_folder::VersionedFolder;
 
     /// Time that moves only when the test says so, although threads of the stores are awaited.
     struct HeldClock {
@@ -183,15 +215,33 @@ mod tests {
         }
     }
 
-    struct Node {
-        store: FolderStore,
+    struct Node<S = FolderStore> {
+        store: S,
         candidate: LeaseCandidate,
     }
 
     impl Node {
         fn new(state: &std::path::Path, name: &str) -> Self {
+            Self::with(FolderStore::patient(state, "ca"), name)
+        }
+    }
+
+    impl Node<SealedStore<VersionedFolder>> {
+        fn sealing(folder: &std::path::Path, name: &str, fills: &[u8]) -> Self {
+            let secret = |fill: &u8| Secret::new(vec![*fill; 32].into());
+            let secrets: Vec<_> = fills.iter().map(secret).collect();
+            let sealer = Sealer::new(&secrets, "acme/ca").unwrap();
+            Self::with(
+                SealedStore::new(VersionedFolder::patient(folder), sealer),
+                name,
+            )
+        }
+    }
+
+    impl<S: ItemStore> Node<S> {
+        fn with(store: S, name: &str) -> Self {
             Self {
-                store: FolderStore::patient(state, "ca"),
+                store,
                 candidate: LeaseCandidate::new(&name.into(), "a.example.com"),
             }
         }
@@ -245,6 +295,53 @@ mod tests {
                 .await
                 .unwrap()
         );
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_cannot_be_opened_is_taken_over_in_the_same_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut old = Node::sealing(folder.path(), "old", &[1]);
+        let mut new = Node::sealing(folder.path(), "new", &[2]);
+        let _clock = hold_clock();
+        let lease = old.acquire().await.unwrap();
+        // The check is sealed again; the lease is not.
+        let changing = Node::sealing(folder.path(), "changing", &[2, 1]);
+        let checked = changing.store.write(ItemKind::Attempt, "a", Vec::new());
+        while_time_passes(checked).await.unwrap();
+        for _ in 0..3 {
+            assert!(new.acquire().await.is_none());
+            // Its holder lives: it has the check from before.
+            while_time_passes(async {
+                assert!(lease.beat(&old.store, fastrand::u64(..)).await.unwrap());
+            })
+            .await;
+            advance(EXPIRY - BEAT).await;
+        }
+        assert!(new.acquire().await.is_none());
+        advance(EXPIRY).await;
+        let taken = new.acquire().await.expect("the lease of a dead node");
+        let is_own = async { taken.is_own(&new.store).await };
+        assert!(while_time_passes(is_own).await.unwrap());
+        // The holder from before notices, and removes nothing.
+        while_time_passes(lease.keep(&old.store)).await;
+        while_time_passes(lease.release(&old.store)).await;
+        let is_own = async { taken.is_own(&new.store).await };
+        assert!(while_time_passes(is_own).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_node_with_another_secret_than_the_others_takes_no_lease_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut node = Node::sealing(folder.path(), "node", &[1]);
+        let mut stranger = Node::sealing(folder.path(), "stranger", &[2]);
+        let _clock = hold_clock();
+        drop(node.acquire().await.unwrap());
+        for _ in 0..3 {
+            let acquired = stranger.candidate.acquire(&stranger.store);
+            let error = while_time_passes(acquired).await.unwrap_err();
+            assert!(error.is_sealed(), "{error}");
+            advance(EXPIRY).await;
+        }
     }
 
     #[tokio::test]

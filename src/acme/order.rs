@@ -141,11 +141,16 @@ impl<S: ItemStore> OrderPlan<'_, S> {
             return Ok(None);
         }
         let store = &self.authority.store;
-        let Some(json) = store
-            .read(ItemKind::Order, self.item)
-            .await?
-            .map(Zeroizing::new)
-        else {
+        let json = match store.read(ItemKind::Order, self.item).await {
+            // The node that has begun it had another secret.
+            Err(error) if error.is_sealed() => {
+                tracing::info!(%error, "an order that was begun earlier is forgotten");
+                self.forget().await?;
+                return Ok(None);
+            }
+            read => read?.map(Zeroizing::new),
+        };
+        let Some(json) = json else {
             return Ok(None);
         };
         let config = &self.authority.config;

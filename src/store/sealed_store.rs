@@ -157,7 +157,8 @@ impl StoreError {
         }
     }
 
-    /// Whether an item is there that cannot be opened: it must not be replaced.
+    /// Whether an item is there that cannot be opened. What other nodes may need for long, such as an account, must
+    /// not be replaced then.
     pub fn is_sealed(&self) -> bool {
         matches!(self, Self::Sealed { .. })
     }

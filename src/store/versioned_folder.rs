@@ -44,6 +44,16 @@ impl VersionedFolder {
         }
     }
 
+    /// A folder that waits for files however much time the test lets pass meanwhile.
+    #[cfg(test)]
+    pub(crate) fn patient(folder: &Path) -> Self {
+        let queue = FileQueue::new(folder);
+        Self {
+            queue: queue.with_timeout(std::time::Duration::from_secs(1_000_000)),
+            folder: folder.into(),
+        }
+    }
+
     fn place(&self, kind: ItemKind, name: &str) -> ItemPlace {
         ItemPlace {
             folder: self.folder.join(kind.folder()),
