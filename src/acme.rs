@@ -19,6 +19,7 @@ mod key;
 mod lease;
 mod order;
 mod persistent;
+mod precedence;
 mod problem;
 pub mod renewal;
 mod scan;

@@ -1,5 +1,8 @@
 //! Where the items of an authority are: in a folder of their own, or in the store that nodes share.
 
+use std::time::SystemTime;
+
+use super::chain::IssuedCertificate;
 use crate::config::model::AcmeConfig;
 use crate::store::folder::FolderStore;
 use crate::store::shared::{SharedStore, StoreOpener};
@@ -37,6 +40,17 @@ impl AuthorityStore {
     }
 }
 
+/// Whether a node that begins to share puts its own item of this kind into the store.
+fn is_brought(kind: ItemKind) -> bool {
+    matches!(kind, ItemKind::Account | ItemKind::Certificate)
+}
+
+/// Whether this is a certificate that can be served.
+fn is_valid(form: &[u8]) -> bool {
+    let now = SystemTime::now();
+    IssuedCertificate::parse(form).is_ok_and(|issued| !issued.facts.life.has_ended(now))
+}
+
 /// Calls the same function of whichever store it is.
 macro_rules! in_place {
     ($self:ident . $function:ident ($($argument:expr),*)) => {
@@ -58,13 +72,17 @@ impl ItemStore for AuthorityStore {
         let (None, Self::Shared { shared, own }) = (&item, self) else {
             return Ok(item);
         };
-        if !matches!(kind, ItemKind::Account | ItemKind::Certificate) {
+        if !is_brought(kind) {
             return Ok(None);
         }
         // Sharing has begun with this node, which may have a certificate already.
         let Ok(Some(content)) = own.read(kind, name).await else {
             return Ok(None);
         };
+        // It may as well have begun long ago, and the store has lost the item since.
+        if kind == ItemKind::Certificate && !is_valid(&content) {
+            return Ok(None);
+        }
         match shared.create(kind, name, content.clone()).await? {
             true => Ok(Some(content)),
             // Another node was faster.
@@ -86,7 +104,12 @@ impl ItemStore for AuthorityStore {
     }
 
     async fn remove(&self, kind: ItemKind, name: &str) -> Result<(), StoreError> {
-        in_place!(self.remove(kind, name))
+        in_place!(self.remove(kind, name))?;
+        match self {
+            // The next time that it is read, it would come back.
+            Self::Shared { own, .. } if is_brought(kind) => own.remove(kind, name).await,
+            _ => Ok(()),
+        }
     }
 
     async fn list(&self, kind: ItemKind) -> Result<Vec<ItemRevision>, StoreError> {
@@ -99,7 +122,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::super::testing::authority;
+    use super::super::testing::{authority, issued_form};
     use super::*;
     use crate::config::model::{Secret, StoreConfig, StorePlace};
     use crate::upstream::connect::Connector;
@@ -125,15 +148,17 @@ mod tests {
     async fn a_node_that_begins_to_share_brings_what_it_has() {
         let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let [first, second, shared] = folders.each_ref().map(tempfile::TempDir::path);
-        for (state, content) in [(first, "first"), (second, "second")] {
+        let forms = [(); 2].map(|()| issued_form(&["a.example.com"], -10, 10));
+        for (state, form) in [first, second].into_iter().zip(&forms) {
             let own = FolderStore::new(state, "ca");
-            let content = content.as_bytes().to_vec();
-            own.write(KIND, "a", content.clone()).await.unwrap();
-            own.write(ItemKind::Order, "a", content).await.unwrap();
+            own.write(KIND, "a", form.to_vec()).await.unwrap();
+            own.write(ItemKind::Order, "a", form.to_vec())
+                .await
+                .unwrap();
         }
         let (first, second) = (node(first, shared), node(second, shared));
         for node in [&first, &second, &first] {
-            assert_eq!(node.read(KIND, "a").await, Ok(Some(b"first".to_vec())));
+            assert_eq!(node.read(KIND, "a").await, Ok(Some(forms[0].to_vec())));
             assert_eq!(node.read(ItemKind::Order, "a").await, Ok(None));
         }
         second.write(KIND, "a", b"renewed".to_vec()).await.unwrap();
@@ -141,5 +166,33 @@ mod tests {
         let file = shared.join("acme/ca/certificates/a.2");
         let sealed = std::fs::read_to_string(file).unwrap();
         assert!(sealed.starts_with("sealed:"), "{sealed}");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_has_ended_or_cannot_be_used_is_not_brought() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [state, shared] = folders.each_ref().map(tempfile::TempDir::path);
+        let own = FolderStore::new(state, "ca");
+        let ended = issued_form(&["a.example.com"], -90, -1);
+        own.write(KIND, "a", ended.to_vec()).await.unwrap();
+        own.write(KIND, "b", b"a draft".to_vec()).await.unwrap();
+        let node = node(state, shared);
+        for name in ["a", "b"] {
+            assert_eq!(node.read(KIND, name).await, Ok(None));
+        }
+        assert_eq!(node.list(KIND).await, Ok(Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn an_account_that_is_forgotten_does_not_come_back() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [state, shared] = folders.each_ref().map(tempfile::TempDir::path);
+        let (kind, account) = (ItemKind::Account, b"unknown".to_vec());
+        let own = FolderStore::new(state, "ca");
+        own.write(kind, "x", account.clone()).await.unwrap();
+        let node = node(state, shared);
+        assert_eq!(node.read(kind, "x").await, Ok(Some(account)));
+        node.remove(kind, "x").await.unwrap();
+        assert_eq!(node.read(kind, "x").await, Ok(None));
     }
 }

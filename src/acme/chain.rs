@@ -13,7 +13,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use zeroize::Zeroizing;
 
-use crate::config::model::{CertificateLife, HostPattern, KeyType, host_names, issuer_name};
+use crate::config::model::{
+    AcmeConfig, CertificateLife, HostPattern, KeyType, host_names, issuer_name,
+};
 use crate::net::managed_certificates::ServedCertificate;
 
 /// What begins the line with the URL of the directory. Readers of PEM skip it.
@@ -47,6 +49,14 @@ pub(super) struct IssuedFacts {
     pub(super) identifier: Option<CertificateIdentifier<'static>>,
     /// The kind of its key, if it is one of ours.
     pub(super) key_type: Option<KeyType>,
+}
+
+impl IssuedFacts {
+    /// Whether it was issued as the authority is configured now. What was issued by another directory, such as one
+    /// for trials, or has a key of another kind, is served only until there is a better one.
+    pub(super) fn fits(&self, config: &AcmeConfig) -> bool {
+        *self.directory == *config.directory && self.key_type == Some(config.key_type)
+    }
 }
 
 impl IssuedCertificate {

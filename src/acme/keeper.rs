@@ -140,9 +140,7 @@ impl<S: ItemStore> CertificateKeeper<S> {
         let Some(facts) = self.cell.facts() else {
             return Duration::ZERO;
         };
-        // What was issued by another directory, such as one for trials, or has a key of another kind, is served
-        // only until there is a better one.
-        if *facts.directory != *config.directory || facts.key_type != Some(config.key_type) {
+        if !facts.fits(config) {
             return Duration::ZERO;
         }
         let renewal = facts.life.renewal(self.window, self.seed);
@@ -295,7 +293,7 @@ impl<S: ItemStore> CertificateKeeper<S> {
             .write(ItemKind::Certificate, item, obtained.form.to_vec())
             .await;
         let issuer = obtained.issued.served.issuer.clone();
-        self.cell.serve(obtained.issued);
+        self.cell.serve(obtained.issued, obtained.form);
         tracing::info!(
             certificate = &*self.cell.id,
             issuer = &*issuer,
@@ -309,7 +307,8 @@ impl<S: ItemStore> CertificateKeeper<S> {
                 let _ = store.remove(ItemKind::Order, item).await;
             }
             Err(error) => {
-                tracing::error!(certificate = &*self.cell.id, %error, "new certificate not stored; this process serves it until it ends");
+                tracing::error!(certificate = &*self.cell.id, %error, "new certificate not stored; this process serves it, and stores it as soon as it can");
+                self.cell.compare_again();
             }
         }
         self.parts.counters.count(OrderResult::Issued);

@@ -71,6 +71,11 @@ impl CertificateLife {
         length.unwrap_or_default()
     }
 
+    /// Whether it is over.
+    pub fn has_ended(&self, now: SystemTime) -> bool {
+        self.not_after <= now
+    }
+
     /// The share of it that is left, from 0 to 1.
     pub fn share_left(&self, now: SystemTime) -> f64 {
         let left = self.not_after.duration_since(now).unwrap_or_default();

@@ -145,7 +145,7 @@ impl SeenChallenges {
     }
 }
 
-/// Serves what other nodes have stored.
+/// Serves what other nodes have stored, and puts back what the store has lost.
 async fn scan_certificates<S: ItemStore>(authority: &Authority<S>) -> Result<(), StoreError> {
     let cells = authority.cells().clone();
     if cells.is_empty() {
@@ -158,12 +158,14 @@ async fn scan_certificates<S: ItemStore>(authority: &Authority<S>) -> Result<(),
         .collect();
     let mut failure = None;
     for cell in cells {
-        if let Some(revision) = revisions.get(&*cell.item)
-            && cell.is_news(*revision)
-        {
-            let loaded = cell.load(&authority.store, Some(*revision)).await;
-            failure = failure.or(loaded.err());
-        }
+        let done = match revisions.get(&*cell.item) {
+            Some(revision) if cell.is_news(*revision) => {
+                cell.load(&authority.store, Some(*revision)).await
+            }
+            Some(_) => Ok(()),
+            None => cell.put_back(&authority.store).await,
+        };
+        failure = failure.or(done.err());
     }
     failure.map_or(Ok(()), Err)
 }

@@ -77,6 +77,7 @@ mod route_probes;
 mod routing;
 mod settling;
 mod shared_limits;
+mod shared_certificates;
 mod shared_keys;
 mod shell;
 mod signals;

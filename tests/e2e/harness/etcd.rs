@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tidegate::config::model::{EtcdConfig, StorePlace};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -115,6 +116,18 @@ impl Etcd {
         format!("[store]\netcd = {{ endpoints = [{urls}], prefix = \"/t/\" }}\n")
     }
 
+    /// The same for a layer of its own.
+    pub(crate) fn place(&self) -> StorePlace {
+        let urls = self.members.iter();
+        let urls = urls.map(|it| format!("http://{}", it.address).parse().unwrap());
+        StorePlace::Etcd(Arc::new(EtcdConfig {
+            members: urls.collect(),
+            prefix: "/t/".into(),
+            login: None,
+            tls: None,
+        }))
+    }
+
     /// Nobody responds at this member any more.
     pub(crate) async fn stop(&mut self, member: usize) {
         if let Some(task) = self.members[member].task.take() {
@@ -205,6 +218,14 @@ impl Etcd {
         let state = self.state();
         let item = state.items.get(key.as_bytes())?;
         String::from_utf8(item.value.clone()).ok()
+    }
+
+    /// The keys that begin like this.
+    pub(crate) fn keys(&self, prefix: &str) -> Vec<String> {
+        let state = self.state();
+        let keys = state.items.keys().map(|key| String::from_utf8_lossy(key));
+        let found = keys.filter(|key| key.starts_with(prefix));
+        found.map(std::borrow::Cow::into_owned).collect()
     }
 
     /// The items written so far.
