@@ -93,6 +93,8 @@ struct HeldLease {
 
 struct StoredRecord {
     modified: i64,
+    /// The history of the store in which it was written.
+    history: u64,
     /// `None` if another process of this node has written it.
     written: Option<(MemberLoad, Instant)>,
 }
@@ -136,7 +138,6 @@ impl MemberPublisher {
             };
             let Err(error) = done else {
                 failures = 0;
-                self.link.health().written();
                 continue;
             };
             self.link.health().not_written(&error);
@@ -174,6 +175,7 @@ impl MemberPublisher {
             match client.keep_alive(lease.id).await {
                 Ok(()) => {
                     lease.renewed = Instant::now();
+                    self.link.health().reached();
                     return Ok(lease.id);
                 }
                 // The item has gone with it.
@@ -193,12 +195,21 @@ impl MemberPublisher {
         if let Some(at) = self.refused {
             return at.elapsed() >= RENEWAL;
         }
-        let written = self.stored.as_ref().and_then(|it| it.written.as_ref());
+        let stored = self.stored.as_ref();
+        // A store that was restored has the item, and perhaps even its lease, as it was before.
+        if stored.is_some_and(|it| it.history != self.history()) || self.link.health().was_full() {
+            return true;
+        }
+        let written = stored.and_then(|it| it.written.as_ref());
         written.is_none_or(|(written, at)| {
             let mut same_count = load.clone();
             same_count.tunnels = written.tunnels;
             same_count != *written || (load != written && at.elapsed() >= COUNT_INTERVAL)
         })
+    }
+
+    fn history(&self) -> u64 {
+        self.link.mirror.contents().position().history
     }
 
     /// Writes the item, unless another node has it.
@@ -232,8 +243,10 @@ impl MemberPublisher {
             if result.is_applied {
                 self.stored = Some(StoredRecord {
                     modified: result.revision,
+                    history: self.history(),
                     written: Some((load, Instant::now())),
                 });
+                self.link.health().written();
                 self.hold();
                 return Ok(());
             }
@@ -246,8 +259,10 @@ impl MemberPublisher {
 
     /// Looks at the item that is there instead.
     fn may_replace(&mut self, found: Option<&EtcdItem>) -> bool {
+        let history = self.history();
         self.stored = found.map(|item| StoredRecord {
             modified: item.modified,
+            history,
             written: None,
         });
         let record = found.and_then(|item| MemberRecord::parse(&self.fleet.node, &item.value));

@@ -212,6 +212,36 @@ async fn a_node_that_does_not_respond_is_named_and_the_others_are_done() {
 }
 
 #[tokio::test]
+async fn a_change_with_an_old_list_of_nodes_is_done_and_says_so() {
+    let (mut etcd, echo) = (Etcd::start().await, Echo::start("echo").await);
+    let node = Node::start(&etcd, "edge-1", &echo).await;
+    node.knows_members(1).await;
+    etcd.stop(0).await;
+    node.knows("the store to be away", |it| {
+        !it["store"]["read_error"].is_null()
+    })
+    .await;
+    let drain = ["drain", &echo.address.to_string(), "--fleet"];
+    let printed = node.run(&drain).await;
+    assert_eq!(printed.code, 9, "{}", printed.err);
+    assert!(printed.out.contains("is drained"), "{}", printed.out);
+    let why = "error: the store cannot be read (";
+    assert!(printed.err.starts_with(why), "{}", printed.err);
+    let printed = node.run(&[&drain[..], &["--json"]].concat()).await;
+    assert_eq!(printed.code, 9, "{}", printed.err);
+    let shown: Value = serde_json::from_str(&printed.out).unwrap();
+    assert_eq!(shown["stale"], true, "{shown}");
+    // What only looks has shown all that it can.
+    let printed = node.run(&["status", "--fleet"]).await;
+    assert_eq!(printed.code, 0, "{}", printed.err);
+    assert!(
+        printed.out.starts_with("the store cannot be read ("),
+        "{}",
+        printed.out
+    );
+}
+
+#[tokio::test]
 async fn an_address_from_the_store_gets_no_token_unless_the_configuration_allows_it() {
     let (etcd, echo) = (Etcd::start().await, Echo::start("echo").await);
     let node = Node::start(&etcd, "edge-1", &echo).await;
@@ -453,7 +483,7 @@ async fn a_full_store_costs_nothing_but_news() {
     etcd.set_full(true);
     let endpoint = echo.address.to_string();
     assert_eq!(node.run(&["drain", &endpoint]).await.code, 0);
-    let trouble = "the store cannot be written; other nodes see an older state of this one, and it is tried again";
+    let trouble = "the store cannot be written; other nodes do not see what changes here, and it is tried again";
     let logged = node.proxy.logged(trouble).await;
     assert!(
         logged["error"]

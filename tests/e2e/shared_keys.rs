@@ -23,7 +23,7 @@ use crate::harness::endpoint::Echo;
 use crate::harness::etcd::Etcd;
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Head, Wire, handshake_with};
-use crate::harness::{quiet_for, within};
+use crate::harness::{quiet_for, until, within};
 
 use HandshakeKind::{Full, Resumed};
 
@@ -353,26 +353,28 @@ async fn keys_from_files_are_not_shared() {
     assert!(cookie(&head).is_some());
 }
 
+/// A process that shares its keys through etcd.
+async fn etcd_node(fleet: &Fleet, etcd: &Etcd) -> Proxy {
+    let store = etcd.settings();
+    let store = format!("{store}secret_file = \"fleet.key\"\n[fleet]\nnode = \"a\"\n");
+    let folder = TempDir::new().unwrap();
+    let hosts = ["chat.example.com"];
+    fleet.authority.issue(folder.path(), "chat", &hosts);
+    write(&folder.path().join("fleet.key"), &secret(1));
+    let config = config(fleet, "");
+    let (front, _) = config.split_once("[store]").unwrap();
+    let config = format!("{front}{store}share = [\"keys\"]\n");
+    Proxy::start_in(folder, &config).await
+}
+
 /// The same over etcd: keys and cookies of one node are good at the other, and etcd never has them in plain text.
 #[tokio::test]
 async fn nodes_agree_through_etcd_and_go_on_without_it() {
     let fleet = Fleet::new().await;
     let mut etcd = Etcd::start().await;
-    let store = etcd.settings();
-    let store = format!("{store}secret_file = \"fleet.key\"\n[fleet]\nnode = \"a\"\n");
-    let start = async || {
-        let folder = TempDir::new().unwrap();
-        let hosts = ["chat.example.com"];
-        fleet.authority.issue(folder.path(), "chat", &hosts);
-        write(&folder.path().join("fleet.key"), &secret(1));
-        let config = config(&fleet, "");
-        let (front, _) = config.split_once("[store]").unwrap();
-        let config = format!("{front}{store}share = [\"keys\"]\n");
-        Proxy::start_in(folder, &config).await
-    };
-    let a = start().await;
+    let a = etcd_node(&fleet, &etcd).await;
     a.logged_times(APPLIED, 2).await;
-    let b = start().await;
+    let b = etcd_node(&fleet, &etcd).await;
     b.logged_times(APPLIED, 2).await;
     let made = etcd.text("/t/keys/ticket-keys/fleet").unwrap();
     assert!(made.starts_with("sealed:"));
@@ -397,4 +399,37 @@ async fn nodes_agree_through_etcd_and_go_on_without_it() {
     let line = b.logged(AWAY).await;
     assert_eq!(line["instead"], "those that are known", "{line}");
     assert_eq!(kinds(&client, &[&a, &b]).await, [Resumed; 2]);
+}
+
+/// The revisions of a new etcd are lower than what this node has written.
+#[tokio::test]
+async fn a_new_etcd_gets_the_keys_of_a_node_that_runs() {
+    let (fleet, etcd) = (Fleet::new().await, Etcd::start().await);
+    for _ in 0..100 {
+        etcd.put("/other", "1", 0);
+    }
+    let node = etcd_node(&fleet, &etcd).await;
+    node.logged_times(APPLIED, 2).await;
+    etcd.rebuild();
+    let again =
+        "the store has begun again, or is that of an earlier time; all of it was read again";
+    let logged = node.logged(again).await;
+    assert_eq!(logged["revision"], 1, "{logged}");
+    for kind in ["ticket-keys", "sticky-keys"] {
+        let key = format!("/t/keys/{kind}/fleet");
+        until(&key, || etcd.text(&key).is_some()).await;
+    }
+}
+
+/// Where only keys are shared, nobody else would say that nothing can be written.
+#[tokio::test]
+async fn a_full_store_is_seen_by_who_writes_keys() {
+    let (fleet, etcd) = (Fleet::new().await, Etcd::start().await);
+    let node = etcd_node(&fleet, &etcd).await;
+    node.logged_times(APPLIED, 2).await;
+    etcd.set_full(true);
+    let full = "the store cannot be written; other nodes do not see what changes here, and it is tried again";
+    node.logged(full).await;
+    etcd.set_full(false);
+    node.logged("the store can be written again").await;
 }

@@ -1,4 +1,6 @@
-//! Asks etcd: one member, and another one when that fails.
+//! Asks etcd: one member, and another one when that fails or is slow.
+
+mod asking;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +20,7 @@ use crate::https_client::line_stream::LineStream;
 use crate::https_client::{HttpsClient, HttpsClientError};
 use crate::upstream::connect::Connector;
 
-/// How long a member may take to respond, before the next one is asked.
+/// How long a member may take to respond.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest response, and the largest message of a watch, in bytes. A value in etcd has at most 1.5 MiB by
@@ -266,32 +268,6 @@ impl EtcdClient {
     /// Whether requests go to another member by now.
     pub fn has_left(&self, member: usize) -> bool {
         self.current.load(Ordering::Relaxed) != member
-    }
-
-    /// The response to a request, from the first member that has one.
-    async fn ask(
-        &self,
-        path: &'static str,
-        body: Vec<u8>,
-        repetition: Repetition,
-    ) -> Result<Bytes, EtcdError> {
-        let body = Bytes::from(body);
-        let mut failure = None;
-        for _ in &self.settings.members {
-            let member = self.current.load(Ordering::Relaxed);
-            match self.ask_member(member, path, &body).await {
-                Ok(response) => return Ok(response),
-                Err(error) if error.is_of_member() => {
-                    self.leave(member);
-                    if repetition == Repetition::Harmful && error.may_be_done() {
-                        return Err(error);
-                    }
-                    failure = Some(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(failure.unwrap_or(EtcdError::Ended))
     }
 
     async fn ask_member(

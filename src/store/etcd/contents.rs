@@ -20,7 +20,17 @@ pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 pub struct MirrorContents {
     items: BTreeMap<Box<str>, KnownItem>,
     bytes: usize,
-    revision: i64,
+    position: StorePosition,
+}
+
+/// How much of the store is known. A later position is the greater one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StorePosition {
+    /// How many times the store was found to have begun again: rebuilt, or restored from a copy of an earlier time.
+    /// Revisions are compared within one history only.
+    pub history: u64,
+    /// The revision of the store; 0 if nothing was read yet.
+    pub revision: i64,
 }
 
 /// An item, as this process knows it.
@@ -48,8 +58,10 @@ impl MirrorContents {
         revision: i64,
         now: Instant,
     ) -> Result<Self, EtcdError> {
+        let before = self.position;
+        let history = before.history + u64::from(revision < before.revision);
         let mut read = Self {
-            revision,
+            position: StorePosition { history, revision },
             ..Self::default()
         };
         for item in items {
@@ -72,7 +84,8 @@ impl MirrorContents {
                 ItemChange::Delete(key) => self.remove(&key),
             }
         }
-        self.revision = self.revision.max(news.revision);
+        let known = &mut self.position.revision;
+        *known = news.revision.max(*known);
         Ok(())
     }
 
@@ -122,7 +135,12 @@ impl MirrorContents {
 
     /// The revision up to which everything is known; 0 if nothing was read yet.
     pub fn revision(&self) -> i64 {
-        self.revision
+        self.position.revision
+    }
+
+    /// The same, with the history that the revision belongs to.
+    pub fn position(&self) -> StorePosition {
+        self.position
     }
 
     /// The number of items.
@@ -203,6 +221,22 @@ mod tests {
             .unwrap();
         assert_eq!(again.get("/a").unwrap().seen, early);
         assert_eq!(again.get("/b").unwrap().seen, late);
+    }
+
+    #[test]
+    fn a_store_that_begins_again_is_at_a_later_position() {
+        let now = Instant::now();
+        let first = MirrorContents::default();
+        let read = |before: &MirrorContents, revision| before.read(Vec::new(), revision, now);
+        let mut before = read(&first, 900).unwrap();
+        before.apply(news(Vec::new(), 902), now).unwrap();
+        let again = read(&before, 902).unwrap();
+        assert_eq!(again.position(), before.position());
+        let restored = read(&again, 5).unwrap();
+        assert!(restored.position() > again.position());
+        assert_eq!(restored.revision(), 5);
+        let later = read(&restored, 6).unwrap();
+        assert_eq!(later.position().history, restored.position().history);
     }
 
     proptest! {

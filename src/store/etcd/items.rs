@@ -4,11 +4,12 @@
 //! read from etcd: it is rarely needed, and then as it is now.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::contents::StorePosition;
 use super::error::EtcdError;
 use super::link::EtcdLink;
 use super::wire::{Condition, Transaction, WriteStep};
@@ -32,8 +33,8 @@ pub struct EtcdItems {
     link: EtcdLink,
     /// What all keys of this part begin with.
     prefix: Box<str>,
-    /// The revision of the latest change that this process has made here.
-    written: AtomicI64,
+    /// Where the store was after the latest change that this process has made here.
+    written: Mutex<StorePosition>,
 }
 
 impl EtcdItems {
@@ -42,7 +43,7 @@ impl EtcdItems {
         Self {
             prefix: format!("{}{scope}/", link.client.prefix()).into(),
             link,
-            written: AtomicI64::new(0),
+            written: Mutex::default(),
         }
     }
 
@@ -60,8 +61,11 @@ impl EtcdItems {
             return Err(StoreError::Unavailable(trouble.error.into()));
         }
         let mut changes = self.link.mirror.changes();
-        let written = self.written.load(Ordering::Relaxed).max(1);
-        let is_current = || self.link.mirror.contents().revision() >= written;
+        let written = *self.written();
+        let is_current = || {
+            let position = self.link.mirror.contents().position();
+            position.revision > 0 && position >= written
+        };
         let waiting = async { while !is_current() && changes.changed().await.is_ok() {} };
         match timeout(CATCH_UP, waiting).await {
             Ok(()) if is_current() => Ok(()),
@@ -71,11 +75,21 @@ impl EtcdItems {
         }
     }
 
+    fn written(&self) -> MutexGuard<'_, StorePosition> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The history that revisions belong to, as far as the copy shows it.
+    fn history(&self) -> u64 {
+        self.link.mirror.contents().position().history
+    }
+
     /// The item as etcd has it now.
     async fn get(&self, key: &str) -> Result<Option<StoredItem>, StoreError> {
-        let page = in_time(Box::pin(self.link.client.get(key))).await?;
-        let item = page.items.into_iter().next();
-        let item = item.map(|item| stored(item.value.to_vec(), item.modified));
+        let history = self.history();
+        let page = in_time(Box::pin(self.link.client.get(key))).await;
+        let item = page.map_err(unavailable)?.items.into_iter().next();
+        let item = item.map(|item| stored(item.value.to_vec(), (history, item.modified)));
         item.transpose()
     }
 
@@ -87,13 +101,29 @@ impl EtcdItems {
     ) -> Result<bool, StoreError> {
         let wanted = Transaction {
             conditions,
-            steps: &[step],
+            steps: std::slice::from_ref(&step),
         };
-        let result = in_time(Box::pin(self.link.client.transact(&wanted))).await?;
-        if result.is_applied {
-            self.written.fetch_max(result.revision, Ordering::Relaxed);
+        let result = in_time(Box::pin(self.link.client.transact(&wanted))).await;
+        let health = self.link.health();
+        let result = result.map_err(|error| {
+            health.not_written(&error);
+            unavailable(error)
+        })?;
+        if !result.is_applied {
+            return Ok(false);
         }
-        Ok(result.is_applied)
+        match step {
+            WriteStep::Put { .. } => health.written(),
+            // A store that is full lets go of items all the same.
+            WriteStep::Delete(_) => health.reached(),
+        }
+        let position = StorePosition {
+            history: self.history(),
+            revision: result.revision,
+        };
+        let mut written = self.written();
+        *written = position.max(*written);
+        Ok(true)
     }
 
     async fn put(
@@ -145,9 +175,10 @@ impl ItemStore for EtcdItems {
         self.copy_is_current().await?;
         let folder = self.folder(kind);
         let contents = self.link.mirror.contents();
+        let history = contents.position().history;
         let items = contents.under(&folder).map(|(key, item)| ItemRevision {
             name: key.strip_prefix(&*folder).unwrap_or(key).into(),
-            revision: revision(item.modified),
+            revision: revision(history, item.modified),
         });
         Ok(items.collect())
     }
@@ -160,8 +191,11 @@ impl VersionedStore for EtcdItems {
             return self.get(&key).await;
         }
         self.copy_is_current().await?;
-        let known = self.link.mirror.contents().get(&key).cloned();
-        let known = known.map(|item| stored(item.value.to_vec(), item.modified));
+        let (history, known) = {
+            let contents = self.link.mirror.contents();
+            (contents.position().history, contents.get(&key).cloned())
+        };
+        let known = known.map(|item| stored(item.value.to_vec(), (history, item.modified)));
         known.transpose()
     }
 
@@ -173,19 +207,15 @@ impl VersionedStore for EtcdItems {
         content: Vec<u8>,
     ) -> Result<bool, StoreError> {
         let key = self.key(kind, name);
-        let Ok(revision) = i64::try_from(revision) else {
+        let Some(modified) = modified_in(self.history(), revision) else {
             return Ok(false);
         };
-        let unchanged = [Condition::Unchanged(&key, revision)];
-        // Revision 0 would stand for an item that does not exist.
-        match revision > 0 {
-            true => self.put(&key, &unchanged, &content).await,
-            false => Ok(false),
-        }
+        let unchanged = [Condition::Unchanged(&key, modified)];
+        self.put(&key, &unchanged, &content).await
     }
 }
 
-fn stored(content: Vec<u8>, modified: i64) -> Result<StoredItem, StoreError> {
+fn stored(content: Vec<u8>, (history, modified): (u64, i64)) -> Result<StoredItem, StoreError> {
     if content.len() as u64 > MAX_ITEM_BYTES {
         return Err(StoreError::Unavailable(format!(
             "an item is larger than {MAX_ITEM_BYTES} bytes"
@@ -193,19 +223,46 @@ fn stored(content: Vec<u8>, modified: i64) -> Result<StoredItem, StoreError> {
     }
     Ok(StoredItem {
         content,
-        revision: revision(modified),
+        revision: revision(history, modified),
     })
 }
 
-fn revision(modified: i64) -> u128 {
-    u128::from(modified.unsigned_abs())
+/// With the history of the store: in another one, the same number may stand for another content.
+fn revision(history: u64, modified: i64) -> u128 {
+    u128::from(history) << 64 | u128::from(modified.unsigned_abs())
 }
 
-async fn in_time<T>(response: EtcdResponse<'_, T>) -> Result<T, StoreError> {
-    match timeout(RESPONSE_TIMEOUT, response).await {
-        Ok(response) => response.map_err(|error| StoreError::Unavailable(with_causes(&error))),
-        Err(_) => Err(StoreError::Unavailable(
-            "etcd does not respond in time".to_owned(),
-        )),
+/// The number that etcd knows a revision by; `None` if it is of another history. 0 would stand for an item that does
+/// not exist.
+fn modified_in(history: u64, revision: u128) -> Option<i64> {
+    let modified = i64::try_from(revision & u128::from(u64::MAX)).ok()?;
+    (revision >> 64 == u128::from(history) && modified > 0).then_some(modified)
+}
+
+fn unavailable(error: EtcdError) -> StoreError {
+    StoreError::Unavailable(with_causes(&error))
+}
+
+async fn in_time<T>(response: EtcdResponse<'_, T>) -> Result<T, EtcdError> {
+    let response = timeout(RESPONSE_TIMEOUT, response).await;
+    response.unwrap_or_else(|_| Err(EtcdError::Unavailable("no response in time".into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_revision_of_another_history_is_not_replaced(history: u64, other: u64, modified in 0..=i64::MAX) {
+            let of = |history| revision(history, modified);
+            prop_assert_eq!(modified_in(history, of(history)), (modified > 0).then_some(modified));
+            if other != history {
+                prop_assert_ne!(of(history), of(other));
+                prop_assert_eq!(modified_in(other, of(history)), None);
+            }
+        }
     }
 }

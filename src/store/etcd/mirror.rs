@@ -94,17 +94,6 @@ impl Mirror {
         self.contents().revision() > 0
     }
 
-    /// Waits until everything up to this revision of the store is known.
-    pub async fn reaches(&self, revision: i64) {
-        let mut changes = self.changes();
-        while self.contents().revision() < revision {
-            // Without a sender, it never is.
-            if changes.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
-    }
-
     /// How the store is.
     pub fn health(&self) -> &Arc<StoreHealth> {
         &self.health
@@ -287,8 +276,15 @@ impl MirrorKeeper {
         let now = Instant::now();
         let mut contents = lock(&self.contents);
         let read = contents.read(items, revision, now)?;
-        *contents = read;
+        let before = std::mem::replace(&mut *contents, read).position();
         drop(contents);
+        if revision < before.revision {
+            tracing::warn!(
+                revision,
+                before = before.revision,
+                "the store has begun again, or is that of an earlier time; all of it was read again"
+            );
+        }
         self.must_read = false;
         self.health.read();
         self.changes.send_modify(|count| *count += 1);

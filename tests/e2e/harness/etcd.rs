@@ -167,6 +167,19 @@ impl Etcd {
         state.events.clear();
     }
 
+    /// Begins again with nothing in it, as etcd does that was set up anew: revisions are lower than before.
+    pub(crate) fn rebuild(&self) {
+        let mut state = self.state();
+        let cuts = state.cuts + 1;
+        *state = Cluster {
+            revision: 1,
+            cuts,
+            ..Cluster::default()
+        };
+        drop(state);
+        self.tell();
+    }
+
     /// Accepts no token from before, and none from anybody who has not the password `secret`.
     pub(crate) fn renew_tokens(&self) {
         let mut state = self.state();

@@ -1,0 +1,167 @@
+//! Which members a request goes to, and when.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::sleep;
+
+use super::{EtcdClient, Repetition};
+use crate::store::etcd::error::EtcdError;
+
+/// How long a member may be silent, before the next one is asked as well. A start waits for three seconds: all members
+/// that may be away at once, three of seven, have to be passed within that.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+impl EtcdClient {
+    /// The response to a request, from the first member that has one.
+    pub(super) async fn ask(
+        &self,
+        path: &'static str,
+        body: Vec<u8>,
+        repetition: Repetition,
+    ) -> Result<Bytes, EtcdError> {
+        let body = Bytes::from(body);
+        match repetition {
+            Repetition::Harmless => self.ask_soon(path, &body).await,
+            Repetition::Harmful => self.ask_in_turn(path, &body).await,
+        }
+    }
+
+    /// One member after the other, as long as none can have carried it out.
+    async fn ask_in_turn(&self, path: &'static str, body: &Bytes) -> Result<Bytes, EtcdError> {
+        let mut failure = None;
+        for _ in &self.settings.members {
+            let member = self.current.load(Ordering::Relaxed);
+            match self.ask_member(member, path, body).await {
+                Ok(response) => return Ok(response),
+                Err(error) if error.is_of_member() => {
+                    self.leave(member);
+                    if error.may_be_done() {
+                        return Err(error);
+                    }
+                    failure = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure.unwrap_or(EtcdError::Ended))
+    }
+
+    /// One more member at a time, while those before are silent. One that drops packets is noticed only after
+    /// seconds, which those who wait do not have.
+    async fn ask_soon(&self, path: &'static str, body: &Bytes) -> Result<Bytes, EtcdError> {
+        let count = self.settings.members.len();
+        let first = self.current.load(Ordering::Relaxed);
+        let mut members = (0..count).map(|place| (first + place) % count);
+        let mut asked = FuturesUnordered::new();
+        let mut failure = None;
+        loop {
+            if let Some(member) = members.next() {
+                asked.push(async move { (member, self.ask_member(member, path, body).await) });
+            }
+            let waits_for_last = members.len() == 0;
+            let (member, result) = tokio::select! {
+                response = asked.next() => match response {
+                    Some(response) => response,
+                    None => return Err(failure.unwrap_or(EtcdError::Ended)),
+                },
+                () = sleep(PATIENCE), if !waits_for_last => continue,
+            };
+            match result {
+                Ok(response) => {
+                    self.prefer(member);
+                    return Ok(response);
+                }
+                Err(error) if error.is_of_member() => {
+                    self.leave(member);
+                    failure = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Asks this member first from now on.
+    fn prefer(&self, member: usize) {
+        self.current.store(member, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::model::EtcdConfig;
+    use crate::upstream::connect::Connector;
+
+    /// The time that a start has.
+    const START: Duration = Duration::from_secs(3);
+
+    const EMPTY: &str = r#"{"header":{"revision":"7"}}"#;
+
+    /// Responds to every request with an empty range.
+    async fn respond(listener: TcpListener) {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                socket.read_buf(&mut request).await.unwrap();
+            }
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", EMPTY.len());
+            let response = head + EMPTY;
+            socket.write_all(response.as_bytes()).await.unwrap();
+        }
+    }
+
+    /// A client of these members, which asks the first one first, and those that say nothing.
+    fn client(members: &[&TcpListener]) -> EtcdClient {
+        let url = |it: &&TcpListener| format!("http://{}", it.local_addr().unwrap());
+        let settings = EtcdConfig {
+            members: members.iter().map(|it| url(it).parse().unwrap()).collect(),
+            prefix: "/t/".into(),
+            login: None,
+            tls: None,
+        };
+        let client = EtcdClient::new(&Arc::new(settings), Connector::default(), Arc::default());
+        client.prefer(0);
+        client
+    }
+
+    #[tokio::test]
+    async fn members_that_are_silent_do_not_keep_a_start_waiting() {
+        let mut members = Vec::new();
+        for _ in 0..3 {
+            members.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let client = client(&members.iter().collect::<Vec<_>>());
+        let last = members.pop().unwrap();
+        let answering = respond(last);
+        let asking = async {
+            let page = timeout(START, client.get("/t/a")).await;
+            assert_eq!(page.expect("in time").unwrap().revision, 7);
+            // What may not be done twice goes to the one that has responded, too.
+            assert!(client.has_left(0) && !client.has_left(2));
+        };
+        tokio::select! {
+            () = answering => unreachable!(),
+            () = asking => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn without_any_member_the_failure_is_that_of_one() {
+        let member = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(&[&member, &member]);
+        drop(member);
+        let error = client.get("/t/a").await.unwrap_err();
+        assert!(matches!(error, EtcdError::Unreached(_)), "{error}");
+    }
+}
