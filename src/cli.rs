@@ -54,6 +54,7 @@ Exit codes:
   6  no running tidegate responded
   7  the running tidegate rejected the request
   8  a part of tidegate panicked, which is a bug; the log has the message
+  9  with `--fleet`: done on all nodes that are known, but the list of them may be out of date
 
 Signals to `run`:
   SIGHUP                    reload the configuration; one that is not valid changes nothing
@@ -118,6 +119,8 @@ enum ExitStatus {
     Probe = 5,
     Unreached = 6,
     Refused = 7,
+    // 8 is that of a panic.
+    Incomplete = 9,
 }
 
 impl From<ExitStatus> for ExitCode {

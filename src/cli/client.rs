@@ -66,6 +66,17 @@ pub(super) enum ClientError {
     Unreached(Unreached),
     /// It responded, and refused.
     Refused(ErrorResponse, StatusCode),
+    /// It is done on all nodes that are known, and there may be others.
+    Incomplete(IncompleteFleet),
+}
+
+/// Why there may be nodes that are not known.
+#[derive(Debug)]
+pub(super) struct IncompleteFleet {
+    /// Why, and how old the list is.
+    pub(super) why: String,
+    /// The number of nodes that are known.
+    pub(super) nodes: usize,
 }
 
 impl fmt::Display for ClientError {
@@ -85,6 +96,11 @@ impl fmt::Display for ClientError {
                 }
                 Ok(())
             }
+            Self::Incomplete(IncompleteFleet { why, nodes }) => write!(
+                f,
+                "error: {why}\n  it is done on the {nodes} nodes above; do it again when the store can be read, \
+                 because others may have joined"
+            ),
         }
     }
 }

@@ -166,6 +166,7 @@ fn failed(failure: &ClientError) -> ExitCode {
     match failure {
         ClientError::Unreached(_) => ExitStatus::Unreached.into(),
         ClientError::Refused(..) => ExitStatus::Refused.into(),
+        ClientError::Incomplete(_) => ExitStatus::Incomplete.into(),
     }
 }
 

@@ -7,7 +7,7 @@ use tidegate::admin::api::operation::Operation;
 use tidegate::admin::closing::JobInfo;
 use tidegate::displace::tunnel_filter::{FilterKind, HumanDuration, TunnelId};
 
-use super::fleet::{FleetArg, each_node, each_node_json};
+use super::fleet::{FleetArg, NodeWork, each_node, each_node_json};
 use super::{
     FilterArgs, each_generation, each_generation_json, in_generations, in_words,
     of_each_generation_json, show_json,
@@ -96,13 +96,17 @@ pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
     let close = close.with_defaults();
     let ask = |client: &AdminClient| client.ask(Operation::CloseTunnels, "", Some(&close));
     let closed = |client: &AdminClient| Ok(summary(&close, &client.read(&ask(client)?)?, client));
+    let work = match close.dry_run {
+        true => NodeWork::Looks,
+        false => NodeWork::Changes,
+    };
     match (fleet.fleet, client.json) {
         (false, true) => each_generation_json(&client, ask),
         (false, false) => each_generation(&client, closed),
-        (true, true) => each_node_json(&client, |node| {
+        (true, true) => each_node_json(&client, work, |node| {
             Ok(Value::Object(of_each_generation_json(node, ask)?))
         }),
-        (true, false) => each_node(&client, |node| in_generations(node, closed)),
+        (true, false) => each_node(&client, work, |node| in_generations(node, closed)),
     }
 }
 

@@ -7,7 +7,7 @@ use tidegate::admin::api::credentials::{
 use tidegate::admin::api::operation::Operation;
 use tidegate::displace::tunnel_filter::{HumanDuration, TunnelId};
 
-use super::fleet::{FleetArg, each_node, each_node_json};
+use super::fleet::{FleetArg, NodeWork, each_node, each_node_json};
 use super::{show_json, tunnels_in_words};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
@@ -56,11 +56,12 @@ pub(super) fn revoke(verb: RevokeArgs) -> Result<(), ClientError> {
         Ok(format!("revoked {subject}; closed {closed}\n"))
     };
     let client = &verb.client;
+    let work = NodeWork::Changes;
     match (verb.fleet.fleet, client.json) {
         (false, true) => show_json(&ask(client)?),
         (false, false) => out(&revoked(client)?),
-        (true, true) => return each_node_json(client, |node| node.read(&ask(node)?)),
-        (true, false) => return each_node(client, revoked),
+        (true, true) => return each_node_json(client, work, |node| node.read(&ask(node)?)),
+        (true, false) => return each_node(client, work, revoked),
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use tidegate::admin::api::listeners::{self, ListenerInfo};
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::upstreams::EndpointInfo;
 
-use super::fleet::{FleetArg, each_node, each_node_json};
+use super::fleet::{FleetArg, NodeWork, each_node, each_node_json};
 use super::{of_each_generation_json, show_json, tunnels_in_words};
 use crate::cli::argument::whole;
 use crate::cli::client::{AdminClient, ClientError};
@@ -132,11 +132,11 @@ fn steer_endpoint(
         }
         (false, false) => out(&change(client)?),
         (true, true) => {
-            return each_node_json(client, |node| {
+            return each_node_json(client, NodeWork::Changes, |node| {
                 Ok(serde_json::Value::Object(document(node)?))
             });
         }
-        (true, false) => return each_node(client, change),
+        (true, false) => return each_node(client, NodeWork::Changes, change),
     }
     Ok(())
 }
@@ -154,8 +154,10 @@ fn steer_listener(
     match (verb.fleet.fleet, client.json) {
         (false, true) => show_json(&ask(client)?),
         (false, false) => out(&change(client)?),
-        (true, true) => return each_node_json(client, |node| node.read(&ask(node)?)),
-        (true, false) => return each_node(client, change),
+        (true, true) => {
+            return each_node_json(client, NodeWork::Changes, |node| node.read(&ask(node)?));
+        }
+        (true, false) => return each_node(client, NodeWork::Changes, change),
     }
     Ok(())
 }

@@ -16,10 +16,13 @@ use tidegate::config::model::{HostPattern, Net, Nets, TrustedMembers};
 
 use super::{NOTHING, in_lines};
 use crate::cli::admin_address::AdminAddress;
-use crate::cli::client::{AdminClient, ClientError};
+use crate::cli::client::{AdminClient, ClientError, IncompleteFleet};
 use crate::cli::out;
 use crate::cli::table::{harmless, short};
 use crate::cli::unreached::Unreached;
+
+/// How old the list of members may be. It is compared with the store every ten seconds.
+const MAX_AGE_SECONDS: u64 = 30;
 
 /// How long one member may take.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -45,6 +48,15 @@ struct FleetMember {
     node: String,
     /// Why it is not asked, instead of a client of it.
     client: Result<AdminClient, String>,
+}
+
+/// What a command does at each node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NodeWork {
+    /// It shows something.
+    Looks,
+    /// It changes something, which must not leave out a node without anybody noticing.
+    Changes,
 }
 
 /// What each node has responded, by its name.
@@ -98,6 +110,36 @@ impl NodeList {
         &self.info
     }
 
+    /// Why it may be out of date; `None` if it is not.
+    pub(super) fn stale(&self) -> Option<String> {
+        self.info.store.as_ref().and_then(of_store)
+    }
+
+    /// An error if a node has not done it, or if there may be nodes that were not asked to change something.
+    pub(super) fn outcome<T>(
+        &self,
+        work: NodeWork,
+        responses: &NodeResponses<T>,
+    ) -> Result<(), ClientError> {
+        let stale = self.stale().filter(|_| work == NodeWork::Changes);
+        let nodes = responses.len();
+        let failed = responses.iter().filter(|(_, response)| response.is_err());
+        let failed: Vec<String> = failed.map(|(node, _)| harmless(node)).collect();
+        if failed.is_empty() {
+            let incomplete = |why| ClientError::Incomplete(IncompleteFleet { why, nodes });
+            return stale.map_or(Ok(()), |why| Err(incomplete(why)));
+        }
+        let failures = failed.len();
+        let mut cure = "the lines above say why; it is done on the others".to_owned();
+        if let Some(stale) = stale {
+            cure += &format!(", and there may be more nodes: {stale}");
+        }
+        Err(ClientError::Unreached(Unreached {
+            why: format!("{failures} of {nodes} nodes failed: {}", failed.join(", ")),
+            cure,
+        }))
+    }
+
     /// Asks every node, several at once; returns the responses in the order of their names.
     pub(super) fn ask<T: Send>(
         &self,
@@ -130,10 +172,13 @@ impl NodeList {
 /// Asks every node, and prints each response under the name of its node.
 pub(super) fn each_node(
     client: &AdminClient,
+    work: NodeWork,
     ask: impl Fn(&AdminClient) -> Result<String, ClientError> + Sync,
 ) -> Result<(), ClientError> {
     let fleet = NodeList::of(client)?;
-    warn_of_store(&fleet);
+    if work == NodeWork::Looks {
+        warn_of_store(&fleet);
+    }
     let responses = fleet.ask(ask);
     for (node, response) in &responses {
         let node = harmless(node);
@@ -142,12 +187,14 @@ pub(super) fn each_node(
             Err(why) => format!("{node}: {}\n", harmless(why)),
         });
     }
-    all_or_failure(&responses)
+    fleet.outcome(work, &responses)
 }
 
-/// The same as JSON: an object with a list `nodes`, each of which has a `node`, and a `response` or an `error`.
+/// The same as JSON: an object with a list `nodes`, each of which has a `node`, and a `response` or an `error`, and
+/// with `stale`: whether the list may be out of date.
 pub(super) fn each_node_json(
     client: &AdminClient,
+    work: NodeWork,
     ask: impl Fn(&AdminClient) -> Result<Value, ClientError> + Sync,
 ) -> Result<(), ClientError> {
     let fleet = NodeList::of(client)?;
@@ -157,42 +204,33 @@ pub(super) fn each_node_json(
         Err(why) => json!({ "node": node, "error": why }),
     });
     let nodes: Vec<Value> = nodes.collect();
-    out(&format!("{:#}\n", json!({ "nodes": nodes })));
-    all_or_failure(&responses)
-}
-
-/// An error if a node has not done it.
-pub(super) fn all_or_failure<T>(responses: &NodeResponses<T>) -> Result<(), ClientError> {
-    let failed = responses.iter().filter(|(_, response)| response.is_err());
-    let failed: Vec<String> = failed.map(|(node, _)| harmless(node)).collect();
-    if failed.is_empty() {
-        return Ok(());
-    }
-    Err(ClientError::Unreached(Unreached {
-        why: format!(
-            "{} of {} nodes failed: {}",
-            failed.len(),
-            responses.len(),
-            failed.join(", ")
-        ),
-        cure: "the lines above say why; it is done on the others".to_owned(),
-    }))
+    let shown = json!({ "nodes": nodes, "stale": fleet.stale().is_some() });
+    out(&format!("{shown:#}\n"));
+    fleet.outcome(work, &responses)
 }
 
 /// Says on top of a listing that the list of nodes may be old.
 pub(super) fn warn_of_store(fleet: &NodeList) {
-    if let Some(line) = fleet.info.store.as_ref().and_then(of_store) {
+    if let Some(line) = fleet.stale() {
         out(&format!("{line}\n"));
     }
 }
 
+/// Why the list of nodes may be out of date; `None` if it is not.
 fn of_store(store: &StoreInfo) -> Option<String> {
-    let error = harmless(store.read_error.as_deref()?);
     let known = match store.read_seconds_ago {
         Some(seconds) => format!("the list of nodes is {} old", short(seconds)),
         None => "no other node is known".to_owned(),
     };
-    Some(format!("the store cannot be read ({error}): {known}"))
+    let is_old = store.read_seconds_ago.is_none_or(|it| it > MAX_AGE_SECONDS);
+    match &store.read_error {
+        Some(error) => Some(format!(
+            "the store cannot be read ({}): {known}",
+            harmless(error)
+        )),
+        None if is_old => Some(format!("the store does not respond: {known}")),
+        None => None,
+    }
 }
 
 /// A client of a member, or why it is not asked.
@@ -277,6 +315,64 @@ fn indented(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn list(read_error: Option<&str>, read_seconds_ago: u64) -> NodeList {
+        let store = StoreInfo {
+            kind: "etcd".to_owned(),
+            location: String::new(),
+            read_error: read_error.map(str::to_owned),
+            write_error: None,
+            error_since: None,
+            read_seconds_ago: Some(read_seconds_ago),
+            keys: 0,
+            bytes: 0,
+        };
+        let info = FleetInfo {
+            node: "a".to_owned(),
+            share: vec!["members".to_owned()],
+            name: "held".to_owned(),
+            store: Some(store),
+            trusted_names: Vec::new(),
+            trusted_networks: Vec::new(),
+            members: Vec::new(),
+        };
+        let members = Vec::new();
+        NodeList { info, members }
+    }
+
+    #[test]
+    fn a_change_with_an_old_list_is_incomplete() {
+        let done = vec![("a".to_owned(), Ok(()))];
+        let failed = vec![
+            ("a".to_owned(), Ok(())),
+            ("b".to_owned(), Err(String::new())),
+        ];
+        for (list, is_stale) in [
+            (list(None, 12), false),
+            (list(None, 31), true),
+            (list(Some("no response"), 12), true),
+        ] {
+            let outcome = |work, responses| match list.outcome(work, responses) {
+                Ok(()) => 0,
+                Err(ClientError::Unreached(_)) => 6,
+                Err(ClientError::Refused(..)) => 7,
+                Err(ClientError::Incomplete(_)) => 9,
+            };
+            let code = if is_stale { 9 } else { 0 };
+            assert_eq!(outcome(NodeWork::Changes, &done), code, "{:?}", list.info);
+            assert_eq!(outcome(NodeWork::Looks, &done), 0);
+            assert_eq!(outcome(NodeWork::Changes, &failed), 6);
+            let shown = list
+                .outcome(NodeWork::Changes, &failed)
+                .unwrap_err()
+                .to_string();
+            assert_eq!(
+                shown.contains("there may be more nodes"),
+                is_stale,
+                "{shown}"
+            );
+        }
+    }
 
     #[test]
     fn a_token_goes_only_where_the_configuration_allows_it() {

@@ -12,7 +12,7 @@ use tidegate::displace::tunnel_filter::{
     FilterKind, HumanDuration, SessionKind, TunnelFilter, TunnelId,
 };
 
-use super::fleet::{FleetArg, each_node, each_node_json};
+use super::fleet::{FleetArg, NodeWork, each_node, each_node_json};
 use super::{
     FilterArgs, NOTHING, each_generation, each_generation_json, in_generations,
     of_each_generation_json,
@@ -93,10 +93,12 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
     match (fleet.fleet, client.json) {
         (false, true) => each_generation_json(&client, ask),
         (false, false) => each_generation(&client, listed),
-        (true, true) => each_node_json(&client, |node| {
+        (true, true) => each_node_json(&client, NodeWork::Looks, |node| {
             Ok(Value::Object(of_each_generation_json(node, ask)?))
         }),
-        (true, false) => each_node(&client, |node| in_generations(node, listed)),
+        (true, false) => each_node(&client, NodeWork::Looks, |node| {
+            in_generations(node, listed)
+        }),
     }
 }
 

@@ -44,6 +44,7 @@ impl PageRelay {
                 (status, lines.collect::<Vec<_>>().join("\n"))
             }
             ClientError::Unreached(unreached) => (StatusCode::BAD_GATEWAY, unreached.why),
+            ClientError::Incomplete(incomplete) => (StatusCode::BAD_GATEWAY, incomplete.why),
         })
     }
 }

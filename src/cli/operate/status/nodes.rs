@@ -6,7 +6,7 @@ use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::StatusInfo;
 
 use super::super::NOTHING;
-use super::super::fleet::{NodeList, NodeResponses, all_or_failure, warn_of_store};
+use super::super::fleet::{NodeList, NodeResponses, NodeWork, warn_of_store};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
 use crate::cli::screen::Screen;
@@ -23,14 +23,15 @@ pub(super) fn nodes(client: &AdminClient) -> Result<(), ClientError> {
             Err(why) => json!({ "node": node, "error": why }),
         });
         let nodes: Vec<Value> = nodes.collect();
-        let shown = json!({ "fleet": fleet.info(), "nodes": nodes });
+        let stale = fleet.stale().is_some();
+        let shown = json!({ "fleet": fleet.info(), "nodes": nodes, "stale": stale });
         out(&format!("{shown:#}\n"));
-        return all_or_failure(&responses);
+        return fleet.outcome(NodeWork::Looks, &responses);
     }
     warn_of_store(&fleet);
     let responses = fleet.ask(|node| node.read::<StatusInfo>(&status(node)?));
     out(&shown(fleet.info(), &responses, Screen::of_output()));
-    all_or_failure(&responses)
+    fleet.outcome(NodeWork::Looks, &responses)
 }
 
 const COLUMNS: [Column; 8] = [
