@@ -1,5 +1,5 @@
-//! What the health checks have to learn from other threads: that the endpoints of an upstream changed, and
-//! which endpoints were ejected. With it, they look only at endpoints where something is due.
+//! What the health checks have to learn from other threads: that the endpoints of an upstream changed, which
+//! endpoints were ejected, and whose reports will end. With it, they look only at endpoints where something is due.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -7,17 +7,18 @@ use std::time::Instant;
 
 use super::endpoint::{EndpointState, locked};
 
-/// Ejections that are remembered, at most. With more, all endpoints are looked at.
-const MAX_EJECTED: usize = 4096;
+/// Ejections that are remembered, at most, and as many reports. With more, all endpoints are looked at.
+const MAX_DUE: usize = 4096;
 
-/// An endpoint that was ejected, and until when.
-pub type EjectedEndpoint = (Instant, Weak<EndpointState>);
+/// An endpoint, and when its ejection or its report ends.
+pub type DueEndpoint = (Instant, Weak<EndpointState>);
 
 /// What has changed since the health checks looked last.
 #[derive(Debug, Default)]
 pub struct HealthAgenda {
     changes: AtomicU64,
-    ejected: Mutex<Vec<EjectedEndpoint>>,
+    ejected: Mutex<Vec<DueEndpoint>>,
+    reported: Mutex<Vec<DueEndpoint>>,
 }
 
 impl HealthAgenda {
@@ -27,8 +28,13 @@ impl HealthAgenda {
     }
 
     /// The endpoints that were ejected since the last call.
-    pub fn take_ejected(&self) -> Vec<EjectedEndpoint> {
+    pub fn take_ejected(&self) -> Vec<DueEndpoint> {
         std::mem::take(&mut *locked(&self.ejected))
+    }
+
+    /// The endpoints whose reports had no appointment yet.
+    pub fn take_reported(&self) -> Vec<DueEndpoint> {
+        std::mem::take(&mut *locked(&self.reported))
     }
 
     /// The endpoints of an upstream have changed.
@@ -38,12 +44,21 @@ impl HealthAgenda {
 
     /// An endpoint is ejected until then.
     pub(super) fn ejected(&self, endpoint: &Arc<EndpointState>, until: Instant) {
-        let mut ejected = locked(&self.ejected);
-        if ejected.len() >= MAX_EJECTED {
-            ejected.clear();
+        self.add(&self.ejected, endpoint, until);
+    }
+
+    /// The report of an endpoint ends then.
+    pub(super) fn reported(&self, endpoint: &Arc<EndpointState>, until: Instant) {
+        self.add(&self.reported, endpoint, until);
+    }
+
+    fn add(&self, due: &Mutex<Vec<DueEndpoint>>, endpoint: &Arc<EndpointState>, until: Instant) {
+        let mut due = locked(due);
+        if due.len() >= MAX_DUE {
+            due.clear();
             self.endpoints_changed();
         }
-        ejected.push((until, Arc::downgrade(endpoint)));
+        due.push((until, Arc::downgrade(endpoint)));
     }
 }
 
@@ -64,7 +79,7 @@ mod tests {
             Arc::default(),
             0,
         ));
-        for _ in 0..MAX_EJECTED {
+        for _ in 0..MAX_DUE {
             agenda.ejected(&endpoint, now);
         }
         assert_eq!(agenda.changes(), 0);

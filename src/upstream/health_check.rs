@@ -1,5 +1,7 @@
 //! One health check of an endpoint, over its own connection.
 
+use std::sync::Arc;
+
 use super::check_steps::{CheckDeadline, CheckError, close_politely, close_websocket, random};
 use super::connect::{Connector, connect};
 use super::endpoint::EndpointState;
@@ -17,7 +19,7 @@ use crate::protocol::proxy_header;
 pub async fn health_check(
     settings: &Health,
     upstream: &Upstream,
-    endpoint: &EndpointState,
+    endpoint: &Arc<EndpointState>,
     connector: &Connector,
 ) -> Result<(), CheckError> {
     let limit = settings.timeout;
@@ -58,7 +60,7 @@ pub async fn health_check(
 /// Takes the report in the response, and checks whether it is an expected one.
 fn judge(
     upstream: &Upstream,
-    endpoint: &EndpointState,
+    endpoint: &Arc<EndpointState>,
     response: &EndpointResponse,
     health_request: &HealthRequest<'_>,
 ) -> Result<(), CheckError> {

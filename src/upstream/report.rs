@@ -3,14 +3,16 @@
 //! The parts of a report are written one after the other. A pick that reads between may see some of the report
 //! before; both are true enough.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::balance::{ReportedTotal, WEIGHT_PARTS};
-use super::time::micros;
+use super::time::{later, micros};
 use crate::protocol::load_report::LoadReport;
+use crate::quota::failure_reports::RecurringTrouble;
 
 /// Bits of `bounds` beside `max` in the upper half and the weight in the 16 bits below that.
 const HAS_TUNNELS: u64 = 1;
@@ -28,8 +30,21 @@ pub struct ReportState {
     at: AtomicU64,
     /// Until when it is valid, in [`micros`]; 0 if there is none.
     until: AtomicU64,
+    /// Whether the latest report drains the endpoint, or has done so and its end was not noticed yet.
+    is_drained: AtomicBool,
+    /// Whether `server/health` has an appointment for the end of the report.
+    is_watched: AtomicBool,
+    drains: Mutex<DrainLog>,
     accepted: AtomicU64,
     malformed: AtomicU64,
+}
+
+/// What the log says of drains by reports: of an endpoint that comes and goes, two lines a minute. It may be several
+/// processes behind one address.
+#[derive(Debug, Default)]
+struct DrainLog {
+    trouble: RecurringTrouble,
+    unreported: u64,
 }
 
 /// What a valid report says; by default, nothing.
@@ -68,6 +83,11 @@ impl ValidReport {
     /// The load of the endpoint for a pick.
     pub(super) fn load(&self, own: usize, scale: f32) -> usize {
         self.total.unwrap_or_default().load(own, scale)
+    }
+
+    /// Whether an endpoint may get more, or for the first time, when the report ends.
+    fn holds_back(&self) -> bool {
+        self.is_draining || self.max.is_some() || self.weight_hundredths.is_some()
     }
 
     /// The factor of the weight, in parts of [`WEIGHT_PARTS`].
@@ -111,6 +131,56 @@ impl ReportState {
         self.store(report, saturated(own), (micros(now), until));
     }
 
+    /// Whether it drains the endpoint from now on, or does not any more; `None` if it is as before.
+    pub(super) fn turn_drain(&self, is_draining: bool) -> Option<bool> {
+        let was_draining = self.is_drained.swap(is_draining, Ordering::Relaxed);
+        (was_draining != is_draining).then_some(is_draining)
+    }
+
+    /// Whether to log that it is drained, given whether that is new: how many changes were not logged.
+    pub(super) fn log_drained(&self, is_news: bool, now: Instant) -> Option<u64> {
+        let mut log = self.drain_log();
+        log.unreported += u64::from(is_news);
+        let is_due = log.trouble.is_there(now);
+        is_due.then(|| std::mem::take(&mut log.unreported).saturating_sub(1))
+    }
+
+    /// Whether to log that it is not drained any more: how many changes were not logged.
+    pub(super) fn log_undrained(&self) -> Option<u64> {
+        let mut log = self.drain_log();
+        log.unreported += 1;
+        let is_known = log.trouble.is_over();
+        is_known.then(|| std::mem::take(&mut log.unreported).saturating_sub(1))
+    }
+
+    fn drain_log(&self) -> MutexGuard<'_, DrainLog> {
+        self.drains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, there is an appointment for its end; returns whether there was none before.
+    pub(super) fn watch(&self) -> bool {
+        !self.is_watched.swap(true, Ordering::SeqCst)
+    }
+
+    /// There is no appointment any more; returns whether there was one.
+    pub(super) fn unwatch(&self) -> bool {
+        self.is_watched.swap(false, Ordering::SeqCst)
+    }
+
+    /// When the report ends, if it is valid and holds the endpoint back.
+    pub(super) fn end(&self, now: Instant) -> Option<Instant> {
+        let at = micros(now);
+        self.valid(at).filter(ValidReport::holds_back)?;
+        let until = self.until.load(Ordering::SeqCst);
+        let remaining = Duration::from_micros(until.saturating_sub(at).max(1));
+        Some(later(now, remaining))
+    }
+
+    /// Whether it has drained the endpoint, and does not any more because it is too old. True once.
+    pub(super) fn drain_ends(&self, now: Instant) -> bool {
+        self.valid(micros(now)).is_none() && self.is_drained.swap(false, Ordering::Relaxed)
+    }
+
     fn store(&self, report: LoadReport, own: u32, (at, until): (u64, u64)) {
         let flag = |is_set: bool, bit: u64| if is_set { bit } else { 0 };
         let tunnels = u64::from(report.tunnels.unwrap_or_default());
@@ -126,7 +196,8 @@ impl ReportState {
         self.total
             .store(tunnels << 32 | u64::from(own), Ordering::Relaxed);
         self.at.store(at, Ordering::Relaxed);
-        self.until.store(until, Ordering::Release);
+        // Before it is asked whether there is an appointment: see `Upstream::report_ends`.
+        self.until.store(until, Ordering::SeqCst);
     }
 
     /// Counts a report that is ignored.
@@ -169,6 +240,7 @@ impl ReportState {
         let at = now.saturating_sub(microseconds(handed.age));
         let until = now.saturating_add(microseconds(handed.remaining));
         self.store(report, handed.own, (at, until));
+        self.is_drained.store(handed.is_draining, Ordering::Relaxed);
     }
 }
 
@@ -212,6 +284,48 @@ mod tests {
             next.take_over(&state.hand_over(now + SECOND).unwrap(), now + SECOND);
             prop_assert_eq!(next.shown(now + 9 * SECOND), Some((expected, 9 * SECOND)));
             prop_assert_eq!(next.shown(now + 10 * SECOND), None);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_comes_and_goes_is_two_lines_a_minute() {
+        let now = Instant::now();
+        let state = ReportState::default();
+        let flip = |at: Duration| {
+            let drained = state.log_drained(true, now + at);
+            // The next report says the same.
+            let again = state.log_drained(false, now + at);
+            assert!(drained.is_none() || again.is_none());
+            [drained.or(again), state.log_undrained()]
+        };
+        assert_eq!(flip(Duration::ZERO), [Some(0); 2]);
+        for _ in 0..50 {
+            assert_eq!(flip(30 * SECOND), [None; 2]);
+        }
+        assert_eq!(flip(60 * SECOND), [Some(100), Some(0)]);
+        // One that lasts is logged as soon as that is allowed.
+        assert_eq!(state.log_drained(true, now + 61 * SECOND), None);
+        assert_eq!(state.log_drained(false, now + 119 * SECOND), None);
+        assert_eq!(state.log_drained(false, now + 120 * SECOND), Some(0));
+        assert_eq!(state.log_undrained(), Some(0));
+    }
+
+    #[test]
+    fn the_end_of_a_report_matters_only_if_it_holds_back() {
+        let now = Instant::now();
+        let state = ReportState::default();
+        for (text, holds_back) in [
+            ("tunnels=5", false),
+            ("drain", true),
+            ("", false),
+            ("max=5", true),
+            ("weight=0", true),
+        ] {
+            let report = LoadReport::parse([text.as_bytes()].into_iter()).unwrap();
+            state.keep(report, 0, SECOND, now);
+            let end = state.end(now);
+            assert_eq!(end.is_some(), holds_back, "{text}");
+            assert!(end.is_none_or(|end| state.end(end).is_none()), "{text}");
         }
     }
 

@@ -103,7 +103,7 @@ fn config(endpoints: &[SocketAddr], lines: &str) -> String {
 
 /// Health checks as often as a test needs them.
 fn checks(probe: &str) -> String {
-    format!("health = {{ {probe}, interval = \"50ms\", timeout = \"30s\", rise = 1, fall = 100 }}")
+    format!("health = {{ {probe}, interval = \"50ms\", timeout = \"20s\", rise = 1, fall = 100 }}")
 }
 
 const BY_HTTP: &str = "http = { path = \"/health\" }";
@@ -319,5 +319,28 @@ async fn a_report_that_is_too_old_does_not_count() {
     })
     .await;
     assert_eq!(shown(&operator, 0).await["report"], Value::Null);
+    let logged = proxy
+        .logged("endpoint no longer drained by its report")
+        .await;
+    assert_eq!(logged["by"], "time", "{logged}");
     assert_eq!(status(&proxy).await, 101);
+}
+
+/// What waits for room gets it when the report ends that said there was none.
+#[tokio::test]
+async fn a_maximum_that_is_too_old_serves_the_queue() {
+    let endpoint = Reporting::start("max=0").await;
+    let lines = config(&[endpoint.address], "queue = { timeout = \"10m\" }");
+    let lines = lines.replace("{}", "{ max_age = \"2s\" }");
+    let (proxy, operator) = Operator::start(&lines).await;
+    assert_eq!(status(&proxy).await, 101);
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    within("a waiting request", async {
+        while operator.get("/v1/upstreams").await[0]["waiting"] != 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(client.head().await.status(), 101);
 }

@@ -1,4 +1,4 @@
-//! Which endpoints have something due: a health check, or the end of an ejection.
+//! Which endpoints have something due: a health check, or the end of an ejection or of a report.
 //!
 //! A look costs what is due, not what is configured: all endpoints are looked at only when the snapshot or the
 //! endpoints of an upstream have changed.
@@ -75,6 +75,7 @@ impl Eq for Appointment {}
 pub(super) struct Schedule {
     checks: BinaryHeap<Reverse<Appointment>>,
     ejections: BinaryHeap<Reverse<Appointment>>,
+    reports: BinaryHeap<Reverse<Appointment>>,
     /// The snapshot and the changes that all this is from; `None` if all endpoints are to be looked at.
     seen: Option<(Weak<Snapshot>, u64)>,
     rebuilds: u64,
@@ -116,6 +117,15 @@ impl Schedule {
             self.add_ejected(snapshot, until, &endpoint, now);
         }
         self.end_ejections(&mut ended, now);
+        for (until, endpoint) in agenda.take_reported() {
+            let endpoint = endpoint.upgrade();
+            let upstream = endpoint.as_ref();
+            let upstream = upstream.and_then(|endpoint| snapshot.upstream(&endpoint.upstream));
+            if let Some((upstream, endpoint)) = upstream.zip(endpoint) {
+                self.reports.push(appointment(until, upstream, &endpoint));
+            }
+        }
+        self.end_reports(now);
         (self.due_checks(max, now), ended)
     }
 
@@ -138,6 +148,7 @@ impl Schedule {
         self.rebuilds += 1;
         self.checks.clear();
         self.ejections.clear();
+        self.reports.clear();
         self.has_checks = false;
         for upstream in snapshot.upstreams() {
             let has_checks = upstream.settings.health.is_some();
@@ -161,6 +172,9 @@ impl Schedule {
                 });
                 if let Some(until) = ejected {
                     self.ejections.push(appointment(until, upstream, &endpoint));
+                }
+                if let Some(until) = upstream.report_ends(&endpoint, now) {
+                    self.reports.push(appointment(until, upstream, &endpoint));
                 }
                 self.add_check(upstream, &endpoint, now);
             }
@@ -234,6 +248,22 @@ impl Schedule {
             // It may have been readmitted before, or ejected again.
             let endpoint = appointment.endpoint.upgrade();
             ended.extend(endpoint.filter(|endpoint| endpoint.ejection_has_ended(now)));
+        }
+    }
+
+    fn end_reports(&mut self, now: Instant) {
+        while let Some(appointment) = pop_due(&mut self.reports, now) {
+            let Appointment {
+                upstream, endpoint, ..
+            } = appointment;
+            let (Some(upstream), Some(endpoint)) = (upstream.upgrade(), endpoint.upgrade()) else {
+                continue;
+            };
+            // Another report may have come: of many, only the latest one is due.
+            if let Some(until) = upstream.report_ends(&endpoint, now) {
+                let next = self::appointment(until, &upstream, &endpoint);
+                self.reports.push(next);
+            }
         }
     }
 }

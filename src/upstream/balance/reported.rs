@@ -11,6 +11,9 @@ pub const WEIGHT_PARTS: u32 = 100;
 /// The maximum of [`fleet_scale`]. A process that has just started has next to nothing of the total.
 const MAX_SCALE: f32 = 1000.0;
 
+/// The leases of this process in a group of [`fleet_scale`], at least.
+const MIN_GROUP_OWN: u64 = 4;
+
 /// What an endpoint has reported, and what this process had there at that time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReportedTotal {
@@ -38,11 +41,33 @@ impl ReportedTotal {
 }
 
 /// How many tunnels all proxies have for each lease of this process: at least 1.
+///
+/// An endpoint that reports something else than its tunnels, such as all that it has ever had, must not change what
+/// the others get. So this is the median of several groups, each with enough leases of this process that their number
+/// is not mere chance.
 pub fn fleet_scale(reports: impl Iterator<Item = ReportedTotal>) -> f32 {
-    let (all, own) = reports.fold((0_u64, 0_u64), |(all, own), report| {
-        (all + u64::from(report.tunnels), own + u64::from(report.own))
-    });
-    (all as f32 / own.max(1) as f32).clamp(1.0, MAX_SCALE)
+    let mut groups: Vec<(u64, u64)> = Vec::new();
+    let (mut all, mut own) = (0, 0);
+    for report in reports {
+        all += u64::from(report.tunnels);
+        own += u64::from(report.own);
+        if own >= MIN_GROUP_OWN {
+            groups.push((all, own));
+            (all, own) = (0, 0);
+        }
+    }
+    match groups.last_mut() {
+        Some(last) => *last = (last.0 + all, last.1 + own),
+        None => groups.push((all, own)),
+    }
+    let ratios = groups
+        .iter()
+        .map(|(all, own)| *all as f32 / (*own).max(1) as f32);
+    let mut ratios: Vec<f32> = ratios.collect();
+    ratios.sort_unstable_by(f32::total_cmp);
+    // The lower one of two: wrong totals are usually too large.
+    let median = ratios.get((ratios.len() - 1) / 2);
+    median.copied().unwrap_or(1.0).clamp(1.0, MAX_SCALE)
 }
 
 #[cfg(test)]
@@ -76,6 +101,24 @@ mod tests {
         assert_eq!(fleet_scale([].into_iter()), 1.0);
         assert_eq!(fleet_scale([report(0, 9)].into_iter()), 1.0);
         assert_eq!(fleet_scale([report(u32::MAX, 0)].into_iter()), MAX_SCALE);
+    }
+
+    #[test]
+    fn the_scale_is_right_whatever_a_few_endpoints_report_and_however_few_leases_there_are() {
+        let scale = |reports: &[ReportedTotal]| fleet_scale(reports.iter().copied());
+        let counter = report(1_000_000_000, 12);
+        assert_eq!(scale(&[report(500, 10), counter, report(700, 14)]), 50.0);
+        assert_eq!(scale(&[counter, report(500, 10)]), 50.0);
+        assert_eq!(
+            scale(&[report(500, 10), report(0, 8), report(700, 14)]),
+            50.0
+        );
+        // A lease at one of four endpoints.
+        let few: Vec<_> = (0..1000)
+            .map(|at| report(10, u32::from(at % 4 == 0)))
+            .collect();
+        assert_eq!(scale(&few), 40.0);
+        assert_eq!(scale(&[report(9, 1), report(1, 1)]), 5.0);
     }
 
     proptest! {

@@ -63,13 +63,22 @@ impl Builder<'_> {
         let health = upstream
             .written("health")
             .map(|_| upstream.section("health"));
-        let interval = health.map(|health| duration(&health, "interval"));
+        // A check by TCP has no response that could bring a report.
+        let health = health.filter(|health| health.written("tcp").is_none());
+        let needed = health.map(|health| {
+            let interval = duration(&health, "interval");
+            let timeout = duration(&health, "timeout");
+            interval.saturating_mul(2).saturating_add(timeout)
+        });
         let at = section.written("max_age").or(upstream.written("reports"));
-        if let (Some(interval), Some(at)) = (interval, at)
-            && max_age < interval
+        if let (Some(needed), Some(at)) = (needed, at)
+            && max_age < needed
         {
-            let message = "`max_age` must not be less than the `interval` of `health`: each report would be too old before the next one";
-            self.error(Code::Value, at, message);
+            let message = format!(
+                "`max_age` must be at least {}, twice the `interval` of `health` and its `timeout`: a report would be too old before the next one, or after a single check that is lost",
+                humantime::format_duration(needed)
+            );
+            self.error(Code::Value, at, &message);
         }
         ReportsConfig { max_age }
     }

@@ -111,7 +111,7 @@ pub(super) const REPORTS: KeyTable = KeyTable {
             "max_age",
             DURATION,
             "\"30s\"",
-            "A report is valid for this long. After that, tidegate counts only its own tunnels of the endpoint, until there is another report.",
+            "A report is valid for this long. After that, tidegate counts only its own tunnels of the endpoint, until there is another report. With `health` by `http` or `websocket`, it is at least twice the `interval` and the `timeout`.",
         )
         .instead_of_zero("to ignore reports, leave the table `reports` out"),
     ],

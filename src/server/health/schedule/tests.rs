@@ -6,11 +6,13 @@ use std::time::Duration;
 use super::*;
 use crate::config;
 use crate::config::model::{Address, EndpointConfig};
+use crate::protocol::handshake_response::ResponseHead;
 use crate::upstream::health::SessionFailure;
 
 const STEP: Duration = Duration::from_millis(50);
 
 const CHECKED: &str = "health = { tcp = {}, interval = \"10s\", timeout = \"1s\" }";
+const REPORTING: &str = "slow_start = \"1m\"\nreports = {}";
 const EJECTING: &str = "ejection = { failures = 1, base = \"10s\", max_share = 1.0 }";
 
 /// A snapshot with this many endpoints.
@@ -159,4 +161,46 @@ fn the_end_of_an_ejection_is_noticed() {
     assert!(failed.is_some());
     schedule.look(&without, 9, end);
     assert!(!endpoint.health(end, |health| health.is_ejected(end)));
+}
+
+/// Takes a report of the first endpoint of the first upstream.
+fn take_report(snapshot: &Snapshot, text: &str) -> Arc<EndpointState> {
+    let upstream = &snapshot.upstreams()[0];
+    let endpoint = Arc::clone(&upstream.endpoints()[0]);
+    let response = format!("HTTP/1.1 200 OK\r\ntidegate-load: {text}\r\n\r\n");
+    let (head, _) = ResponseHead::parse(response.as_bytes()).unwrap().unwrap();
+    upstream.take_report(&endpoint, &head);
+    endpoint
+}
+
+#[test]
+fn the_end_of_a_reported_drain_by_time_begins_a_slow_start() {
+    let first = snapshot(2, REPORTING, None);
+    let mut schedule = Schedule::default();
+    let now = Instant::now();
+    schedule.look(&first, 9, now);
+    for _ in 0..5 {
+        take_report(&first, "drain");
+    }
+    schedule.look(&first, 9, now);
+    assert_eq!(schedule.reports.len(), 1, "one appointment for all reports");
+    let endpoint = take_report(&first, "drain");
+    let is_warming = |snapshot: &Snapshot, at| snapshot.upstreams()[0].is_warming(&endpoint, at);
+    let before = now + Duration::from_secs(29);
+    schedule.look(&first, 9, before);
+    assert!(!is_warming(&first, before));
+    // The appointment is that of the endpoint, whatever the snapshot.
+    let second = snapshot(2, REPORTING, Some(&first));
+    schedule.look(&second, 9, before);
+    let after = now + Duration::from_secs(40);
+    schedule.look(&second, 9, after);
+    assert!(is_warming(&second, after));
+    assert!(schedule.reports.is_empty());
+    // What holds nothing back needs no appointment.
+    take_report(&second, "tunnels=5");
+    schedule.look(&second, 9, after);
+    assert!(schedule.reports.is_empty());
+    take_report(&second, "max=5");
+    schedule.look(&second, 9, now);
+    assert_eq!(schedule.reports.len(), 1);
 }
