@@ -183,6 +183,11 @@ impl CertificateCell {
         stored: &IssuedCertificate,
         better: BetterCertificate,
     ) -> Result<(), StoreError> {
+        if better.is_written {
+            let form = better.form.bytes().to_vec();
+            store.write(ItemKind::Certificate, &self.item, form).await?;
+        }
+        // Not before: what cannot be written is tried again each second, and the scan reports that.
         let end = stored.facts.life.not_after;
         tracing::info!(
             certificate = &*self.id,
@@ -190,10 +195,6 @@ impl CertificateCell {
             is_replaced = better.is_written,
             "stored certificate ignored: the one that is served is better"
         );
-        if better.is_written {
-            let form = better.form.bytes().to_vec();
-            store.write(ItemKind::Certificate, &self.item, form).await?;
-        }
         Ok(())
     }
 
@@ -524,6 +525,29 @@ mod tests {
         let node = Node::start(folder.path()).await;
         node.cell.put_back(&node.store).await.unwrap();
         assert_eq!(node.stored().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_stored_is_stored_as_soon_as_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = issued_form(NAMES, -60, 30);
+        let node = Node::serving(folder.path(), &before).await;
+        let scan = async || {
+            let listed = node.store.list(KIND).await.unwrap();
+            let revision = listed.first().unwrap().revision;
+            if node.cell.is_news(revision) {
+                node.cell.load(&node.store, Some(revision)).await.unwrap();
+            }
+        };
+        scan().await;
+        let renewed = issued_form(NAMES, -1, 89);
+        let issued = IssuedCertificate::parse(&renewed).unwrap();
+        node.cell.serve(issued, renewed.clone());
+        scan().await;
+        assert_eq!(node.stored().await.as_ref(), Some(&*before));
+        node.cell.compare_again();
+        scan().await;
+        assert_eq!(node.stored().await.as_ref(), Some(&*renewed));
     }
 
     #[tokio::test]
