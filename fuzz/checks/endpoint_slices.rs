@@ -1,7 +1,7 @@
 //! Any bytes are read as a list of EndpointSlices (the first line) and as the events of a watch (the others) without
 //! a panic. The endpoints are ordered, distinct and not too many.
 
-use tidegate::config::model::{Address, ServicePort};
+use tidegate::config::model::{Address, EndpointPhase, ServicePort};
 use tidegate::kubernetes::objects::{self, SliceEvent};
 use tidegate::kubernetes::slices::{MAX_ENDPOINTS, SliceSet};
 
@@ -32,5 +32,8 @@ pub(crate) fn check(bytes: &[u8]) {
             });
         assert!(addresses.is_sorted_by(|one, next| one < next));
         assert!(found.endpoints.iter().all(|endpoint| !endpoint.drain));
+        // That no slice has an endpoint is not for slices to say.
+        let mut phases = found.endpoints.iter().map(|endpoint| endpoint.phase);
+        assert!(phases.all(|phase| phase != EndpointPhase::Unlisted));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::live_tunnels::LiveTunnels;
-use crate::config::model::{self, Config, DisplacementPolicy, EndpointPhase, UpstreamConfig};
+use crate::config::model::{self, Config, DisplacementPolicy, UpstreamConfig};
 use crate::snapshot::{self, Snapshot};
 use crate::tunnel::ended::Ended;
 use crate::upstream::endpoint::EndpointState;
@@ -173,7 +173,7 @@ impl FleetUpstream {
 fn members(upstream: &Upstream, settings: &UpstreamConfig, now: Instant) -> Vec<FleetEndpoint> {
     let endpoint = |member: Member| FleetEndpoint {
         label: Arc::clone(&member.state.label),
-        is_drained: member.is_drained || member.phase == EndpointPhase::Terminating,
+        is_drained: member.is_drained || member.phase.is_terminating(),
         max_tunnels: member.max_in_flight,
         is_drained_by_operator: member.state.is_drained(),
         is_drained_by_report: settings.picking.reports.is_some() && member.state.reports_drain(now),
@@ -209,7 +209,7 @@ fn planned(
         let state = registry.find(&settings.name, &endpoint.address);
         FleetEndpoint {
             label: endpoint.address.to_string().into(),
-            is_drained: endpoint.drain || endpoint.phase == EndpointPhase::Terminating,
+            is_drained: endpoint.drain || endpoint.phase.is_terminating(),
             max_tunnels: endpoint.max_tunnels,
             is_drained_by_operator: registry.is_drained(&settings.name, &endpoint.address),
             is_drained_by_report: settings.picking.reports.is_some()

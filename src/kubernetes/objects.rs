@@ -250,12 +250,15 @@ impl RawConditions {
     /// An absent `ready` means that it is; an absent `serving` means the same as `ready`.
     fn phase(self) -> EndpointPhase {
         let is_ready = self.ready.unwrap_or(true);
-        let is_serving = self.serving.unwrap_or(is_ready);
         let is_terminating = self.terminating.unwrap_or(false);
-        match (is_ready, is_serving && is_terminating) {
-            (true, _) => EndpointPhase::Ready,
-            (false, true) => EndpointPhase::Terminating,
-            (false, false) => EndpointPhase::NotReady,
+        let is_serving = is_ready || self.serving.unwrap_or(false);
+        match (is_terminating, is_ready, is_serving) {
+            // With publishNotReadyAddresses, `ready` is always true: readiness does not matter then, but the pod ends
+            // all the same.
+            (true, _, true) => EndpointPhase::Terminating,
+            (true, _, false) => EndpointPhase::TerminatingNotReady,
+            (false, true, _) => EndpointPhase::Ready,
+            (false, false, _) => EndpointPhase::NotReady,
         }
     }
 }
@@ -295,7 +298,7 @@ mod tests {
 
     #[test]
     fn conditions_decide_what_an_endpoint_gets() {
-        use EndpointPhase::{NotReady, Ready, Terminating};
+        use EndpointPhase::{NotReady, Ready, Terminating, TerminatingNotReady};
         let check = |ready, serving, terminating, expected| {
             let conditions = RawConditions {
                 ready,
@@ -313,15 +316,18 @@ mod tests {
         check(yes, None, None, Ready);
         check(yes, yes, no, Ready);
         // A Service with publishNotReadyAddresses.
-        check(yes, no, yes, Ready);
+        check(yes, no, no, Ready);
+        check(yes, no, yes, Terminating);
+        check(yes, yes, yes, Terminating);
         check(no, yes, yes, Terminating);
-        check(no, no, yes, NotReady);
+        // Its readiness probe fails, and it ends all the same.
+        check(no, no, yes, TerminatingNotReady);
         check(no, no, no, NotReady);
-        check(no, None, yes, NotReady);
+        check(no, None, yes, TerminatingNotReady);
         check(no, None, None, NotReady);
         check(no, yes, no, NotReady);
         check(no, yes, None, NotReady);
-        check(None, yes, yes, Ready);
+        check(None, yes, yes, Terminating);
     }
 
     #[test]

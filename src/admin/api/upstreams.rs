@@ -143,9 +143,9 @@ pub enum EndpointStatus {
     /// Out of rotation: the configuration drains it.
     #[serde(rename = "drained-by-config")]
     DrainedByConfig,
-    /// Out of rotation: discovery reports that it will end soon. Sticky clients may return.
+    /// Out of rotation: discovery reports that it will end soon. Sticky clients may return while it serves.
     Terminating,
-    /// Out of rotation: discovery reports that it does not serve.
+    /// Out of rotation: discovery reports that it does not serve, or has just lost it.
     #[serde(rename = "not-ready")]
     NotReady,
     /// Out of rotation: its own report drains it.
@@ -331,7 +331,15 @@ impl EndpointInfo {
                 EndpointStatus::Terminating,
                 "Kubernetes ends it soon: gets only sessions with a sticky cookie",
             ),
+            EndpointPhase::TerminatingNotReady => (
+                EndpointStatus::Terminating,
+                "Kubernetes ends it soon, and it is not ready: gets nothing new",
+            ),
             EndpointPhase::NotReady => (EndpointStatus::NotReady, "Kubernetes reports: not ready"),
+            EndpointPhase::Unlisted => (
+                EndpointStatus::NotReady,
+                "in no EndpointSlice any more: removed soon, unless it moves to another one",
+            ),
         };
         self.state = state;
         self.why = Some(why.to_owned());

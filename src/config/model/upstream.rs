@@ -135,12 +135,29 @@ pub struct EndpointConfig {
 pub enum EndpointPhase {
     /// It gets no new session. Its tunnels stay.
     NotReady,
+    /// It will end soon, and serves no more. It is drained, and gets no new session.
+    TerminatingNotReady,
     /// It still serves, and will end soon. It is drained: clients that are bound to it may return, others get it
     /// only if no endpoint is ready.
     Terminating,
+    /// Discovery had it until a moment ago, and removes it if it does not come back soon. Its tunnels stay; as for
+    /// new sessions, it is like one that is terminating.
+    Unlisted,
     /// It is offered like any other.
     #[default]
     Ready,
+}
+
+impl EndpointPhase {
+    /// Whether it will end soon, serving or not: its tunnels are drained.
+    pub fn is_terminating(self) -> bool {
+        matches!(self, Self::TerminatingNotReady | Self::Terminating)
+    }
+
+    /// Whether clients that are bound to it get it.
+    pub fn serves_bound(self) -> bool {
+        !matches!(self, Self::NotReady | Self::TerminatingNotReady)
+    }
 }
 
 impl EndpointConfig {

@@ -63,7 +63,7 @@ impl Member {
         !self.is_drained
             && !self.state.is_drained()
             && !self.is_drained_by_report()
-            && self.phase != EndpointPhase::Terminating
+            && !self.phase.is_terminating()
     }
 
     /// Whether its report drains it.

@@ -87,7 +87,7 @@ impl Endpoint {
 
     /// Whether clients that are bound to it get it. Those that are not get it, too, if no endpoint is ready.
     pub(super) fn serves_bound(&self, report: &ValidReport) -> bool {
-        self.is_undrained(report) && self.phase != EndpointPhase::NotReady
+        self.is_undrained(report) && self.phase.serves_bound()
     }
 
     /// Whether it is offered to all clients.

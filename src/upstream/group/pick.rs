@@ -120,7 +120,7 @@ impl Group {
             let is_bound = affinity.named.is_some()
                 || affinity.reserved == Some(endpoint.state.id)
                 || affinity.sticky.is_some_and(|tag| endpoint.is_tagged(tag));
-            let is_last = endpoint.phase == EndpointPhase::Terminating;
+            let is_last = endpoint.phase != EndpointPhase::Ready;
             let report = endpoint.report(now);
             let serves_others = endpoint.pick_weight(&report) > 0 && !(is_last && is_any_ready);
             if !endpoint.serves_bound(&report) || !(is_bound || serves_others) {
@@ -251,7 +251,7 @@ impl Group {
         let picked = self
             .pick_among(affinity, context, is_first)
             .or_else(|| self.pick_among(affinity, context, is_second))
-            .or_else(|| self.pick_terminating(affinity, context));
+            .or_else(|| self.pick_leaving(affinity, context));
         picked.ok_or_else(|| {
             let mut remaining = self
                 .endpoints
@@ -264,8 +264,9 @@ impl Group {
         })
     }
 
-    /// One that will end soon, if no endpoint is ready: better for a while than nothing.
-    fn pick_terminating(&mut self, affinity: Affinity, context: &PickContext<'_>) -> Option<Lease> {
+    /// One that will end soon, or that discovery has just lost, if no endpoint is ready: better for a while than
+    /// nothing.
+    fn pick_leaving(&mut self, affinity: Affinity, context: &PickContext<'_>) -> Option<Lease> {
         let mut endpoints = self.endpoints.iter();
         if endpoints.any(|endpoint| context.is_ready(endpoint)) {
             return None;

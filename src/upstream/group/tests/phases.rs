@@ -1,7 +1,9 @@
 //! Endpoints that discovery reports to be terminating or not ready.
 
 use super::*;
-use crate::config::model::EndpointPhase::{self, NotReady, Ready, Terminating};
+use crate::config::model::EndpointPhase::{
+    self, NotReady, Ready, Terminating, TerminatingNotReady, Unlisted,
+};
 
 /// An upstream with endpoints at the ports 1, 2, … in these phases.
 fn in_phases(phases: &[EndpointPhase]) -> model::UpstreamConfig {
@@ -64,13 +66,26 @@ fn new_sessions_go_to_ready_endpoints_and_else_to_those_that_still_serve() {
         [1, 1, 3, 3],
         Availability::Serving,
     );
+    check(
+        &[Ready, Unlisted, TerminatingNotReady],
+        [1; 4],
+        Availability::Serving,
+    );
+    // Better than to refuse clients while all endpoints move to another slice.
+    check(
+        &[Unlisted, NotReady, Unlisted],
+        [1, 1, 3, 3],
+        Availability::Serving,
+    );
     check(&[NotReady, NotReady], [0; 4], Availability::Down);
+    check(&[TerminatingNotReady, NotReady], [0; 4], Availability::Down);
     check(&[], [0; 4], Availability::Down);
 }
 
 #[test]
 fn clients_return_to_an_endpoint_that_still_serves() {
-    let upstream = upstream(&in_phases(&[Ready, Terminating, NotReady]));
+    let phases = [Ready, Terminating, NotReady, TerminatingNotReady, Unlisted];
+    let upstream = upstream(&in_phases(&phases));
     let bound = |at: usize| Affinity {
         sticky: upstream.tag_of(&upstream.endpoints()[at]),
         ..Affinity::default()
@@ -81,6 +96,8 @@ fn clients_return_to_an_endpoint_that_still_serves() {
     };
     assert_eq!(ports(&upstream, bound(1)), [2; 4]);
     assert_eq!(ports(&upstream, bound(2)), [1; 4]);
+    assert_eq!(ports(&upstream, bound(3)), [1; 4]);
+    assert_eq!(ports(&upstream, bound(4)), [5; 4]);
     assert_eq!(ports(&upstream, named("pod-2")), [2; 4]);
     assert_eq!(ports(&upstream, named("pod-3")), [0; 4]);
     assert_eq!(upstream.availability(named("pod-2")), Availability::Serving);
@@ -116,12 +133,13 @@ fn a_full_endpoint_is_ready_and_one_that_is_down_is_not() {
 
 #[test]
 fn only_ready_endpoints_have_a_share_and_only_terminating_ones_are_drained() {
-    let upstream = upstream(&in_phases(&[Ready, Terminating, NotReady]));
+    let phases = [Ready, Terminating, NotReady, TerminatingNotReady, Unlisted];
+    let upstream = upstream(&in_phases(&phases));
     let now = Instant::now();
     let members = upstream.members();
     let shares: Vec<bool> = members.iter().map(|it| it.has_share(now)).collect();
     let undrained: Vec<bool> = members.iter().map(Member::is_undrained).collect();
-    assert_eq!(shares, [true, false, false]);
-    assert_eq!(undrained, [true, false, true]);
+    assert_eq!(shares, [true, false, false, false, false]);
+    assert_eq!(undrained, [true, false, true, false, true]);
     assert!(!members[2].accepts_sessions(now));
 }
