@@ -346,9 +346,14 @@ impl EndpointState {
         self.has_returned.swap(false, Ordering::Relaxed)
     }
 
-    /// The endpoint is back in rotation: its slow start begins.
+    /// The endpoint is back in rotation: its slow start begins, if it is ejected at the end of that.
     pub(super) fn begin_slow_start(&self, now: Instant) {
-        self.since.store(micros(now).max(1), Ordering::Relaxed);
+        let now = micros(now).max(1);
+        let since = match self.out_until.load(Ordering::Relaxed) {
+            DOWN => now,
+            until => now.max(until),
+        };
+        self.since.store(since, Ordering::Relaxed);
         self.queue.wake_next();
     }
 

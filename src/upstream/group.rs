@@ -6,6 +6,7 @@ mod ejection;
 mod member;
 mod offered;
 mod pick;
+mod pods;
 mod reports;
 mod stickiness;
 
@@ -109,8 +110,9 @@ impl Upstream {
     /// Replaces the endpoints with those that discovery has found. The state of endpoints that stay is
     /// kept. No tunnel is closed here, not even one of a removed endpoint: that is up to `displace`.
     pub fn set_endpoints(&self, endpoints: &[model::EndpointConfig]) {
-        self.state
-            .remember_discovered(&self.settings.discovery, endpoints);
+        let discovery = &self.settings.discovery;
+        let before = self.state.remember_discovered(discovery, endpoints);
+        self.follow_pods(before.as_deref(), endpoints, Instant::now());
         self.replace(endpoints);
         self.state.queue.wake_next();
     }

@@ -129,7 +129,7 @@ impl UpstreamState {
     }
 
     /// The endpoints that `discovery` last found.
-    pub(super) fn discovered(&self, discovery: &Discovery) -> Option<Vec<model::EndpointConfig>> {
+    pub fn discovered(&self, discovery: &Discovery) -> Option<Vec<model::EndpointConfig>> {
         let discovered = locked(&self.discovered);
         let (by, endpoints) = discovered.as_ref()?;
         by.finds_the_same(discovery).then(|| endpoints.clone())
@@ -143,12 +143,15 @@ impl UpstreamState {
             .is_some_and(|(by, _)| by.finds_the_same(discovery))
     }
 
+    /// Remembers what `discovery` has found; returns what it found last.
     pub(super) fn remember_discovered(
         &self,
         discovery: &Discovery,
         endpoints: &[model::EndpointConfig],
-    ) {
-        *locked(&self.discovered) = Some((discovery.clone(), endpoints.to_vec()));
+    ) -> Option<Vec<model::EndpointConfig>> {
+        let found = (discovery.clone(), endpoints.to_vec());
+        let (by, before) = locked(&self.discovered).replace(found)?;
+        by.finds_the_same(discovery).then_some(before)
     }
 }
 
@@ -160,7 +163,8 @@ pub struct Registry {
     upstreams: Mutex<HashMap<Arc<str>, Weak<UpstreamState>>>,
     /// Whether endpoints that appear are new, and so get a slow start: not while the process starts.
     has_settled: AtomicBool,
-    /// Endpoints that operators have drained. They stay drained if they are removed and come back.
+    /// Endpoints that operators have drained. They stay drained if they are removed and come back, unless something
+    /// else may have their address then.
     drained: Mutex<HashSet<EndpointKey>>,
     /// State from a predecessor that has not been claimed yet.
     unclaimed: Mutex<UnclaimedHandover>,
@@ -238,6 +242,36 @@ impl Registry {
             false => drained.remove(&key),
         };
         endpoint.set_drained(is_drained, now);
+    }
+
+    /// Forgets the drains and the weights that operators have set for these endpoints of `upstream`: what has their
+    /// addresses later is something else.
+    pub(super) fn forget_settings(&self, upstream: &Arc<str>, is_gone: impl Fn(&Address) -> bool) {
+        let is_forgotten = |(name, address): &EndpointKey| *name == *upstream && is_gone(address);
+        locked(&self.drained).retain(|key| !is_forgotten(key));
+        let endpoints = locked(&self.endpoints);
+        // Those that are gone may still have tunnels.
+        let states = endpoints.iter().filter(|(key, _)| is_forgotten(key));
+        let states: Vec<_> = states.filter_map(|(_, state)| state.upgrade()).collect();
+        drop(endpoints);
+        for state in states {
+            state.begin_drained(false);
+            if state.weight().is_some() {
+                state.set_weight(None);
+            }
+        }
+    }
+
+    /// The slow start of an endpoint begins now, as far as the process itself has started.
+    pub(super) fn begin_slow_start(
+        &self,
+        upstream: &UpstreamState,
+        address: &Address,
+        now: Instant,
+    ) {
+        if self.has_settled.load(Ordering::Relaxed) {
+            self.endpoint(upstream, address).begin_slow_start(now);
+        }
     }
 
     /// The state of an endpoint, if anything uses it.

@@ -407,4 +407,5 @@ mod asked_last;
 mod shared_keys;
 mod named;
 mod phases;
+mod pods;
 mod reports;
