@@ -33,7 +33,8 @@ use self::line_stream::LineStream;
 use self::origin::{ServiceOrigin, ServiceUrlError};
 use self::service_body::{ServiceBody, exchange};
 use crate::causes::with_causes;
-use crate::config::model::{EndpointTls, Roots};
+use crate::config::model::{EndpointTls, Keepalive, Roots};
+use crate::net::keepalive;
 use crate::net::tls::{self, TlsError};
 use crate::upstream::connect::Connector;
 use crate::upstream::resolve::ResolveError;
@@ -47,6 +48,15 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// How long one address of the service may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// On a stream that lasts, nothing is sent: without probes, a network that drops packets looks like a service that has
+/// nothing to say.
+const KEEPALIVE: Keepalive = Keepalive {
+    idle: Duration::from_secs(15),
+    interval: Duration::from_secs(5),
+    count: 3,
+    user_timeout: Duration::from_secs(30),
+};
 
 /// How long a request may take in all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -356,6 +366,7 @@ impl HttpsClient {
                 Ok(Ok(socket)) => {
                     // A request is written at once; its last segment must not wait for an ACK.
                     let _ = socket.set_nodelay(true);
+                    let _ = keepalive::set(&socket, Some(KEEPALIVE));
                     return Ok(socket);
                 }
                 Ok(Err(error)) => failure = error,

@@ -198,6 +198,21 @@ async fn nobody_there_and_no_such_name() {
 }
 
 #[tokio::test]
+async fn a_service_whose_network_is_gone_is_noticed() {
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", service.local_addr().unwrap());
+    let origin = ServiceOrigin::of(&url.parse().unwrap(), true).unwrap();
+    let client = client(&Roots::Given(Vec::new()));
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let connected = client.connect(&origin, deadline).await.unwrap();
+    let socket = socket2::SockRef::from(&connected);
+    assert!(socket.keepalive().unwrap());
+    assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE.idle);
+    let limit = socket.tcp_user_timeout().unwrap();
+    assert_eq!(limit, Some(KEEPALIVE.user_timeout));
+}
+
+#[tokio::test]
 async fn a_service_that_is_silent_costs_no_more_than_the_deadline() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
