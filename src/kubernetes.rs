@@ -2,12 +2,15 @@
 //!
 //! `objects` and `slices` turn what the API server sends into endpoints, without I/O and without a clock. [`watch`]
 //! lists the slices once and follows what changes; `access` knows the API server, and the token that it expects.
+//! [`unlisted`] has the endpoints that no slice has for a moment, [`outage`] what failures of a watch come to.
 //! [`saved`] keeps the last endpoints for the next start. `server` decides when to ask, and applies the result.
 
 mod access;
 pub mod objects;
+pub mod outage;
 pub mod saved;
 pub mod slices;
+pub mod unlisted;
 pub mod watch;
 
 use std::path::PathBuf;
@@ -74,4 +77,11 @@ pub enum KubernetesError {
     /// The list does not end.
     #[error("the list of EndpointSlices has more than {0} pages")]
     TooManyPages(usize),
+}
+
+impl KubernetesError {
+    /// Whether nothing has come for too long on a connection that is open.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Request(HttpsClientError::Silence { .. }))
+    }
 }

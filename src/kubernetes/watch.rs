@@ -1,7 +1,8 @@
 //! Follows the EndpointSlices of a Service: a list, then a watch from the state that the list has shown.
 //!
-//! A watch that ends is resumed where it was. Only if the API server does not know that state any more (410), or
-//! if an event could not be read, the slices are listed again; until the new list is complete, the old one counts.
+//! A watch that ends is resumed where it was. Only if the API server does not know that state any more (410), if an
+//! event could not be read, or if watches bring nothing, the slices are listed again; until the new list is complete,
+//! the old one counts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,12 @@ const WATCH_SECONDS: u64 = 120;
 /// See [`WATCH_SECONDS`].
 const WATCH_SPREAD_SECONDS: u64 = 40;
 
-/// A watch of which nothing has come for this much longer than it was to last has no other side any more.
+/// The same while watches bring nothing, so that a list follows sooner, or the end that shows that they work.
+const MUTE_WATCH_SECONDS: u64 = 20;
+
+/// A watch of which nothing has come for this much longer than it was to last has no other side any more, or a proxy
+/// that passes nothing on. The time that it was to last is all that Kubernetes promises: bookmarks come about once a
+/// minute, but need not. A network that drops packets is noticed by TCP keepalive.
 const OVERTIME: Duration = Duration::from_secs(15);
 
 /// The largest body of a response with an error, in bytes, and how long it may take.
@@ -52,6 +58,8 @@ pub struct SliceWatch {
     /// The state that `slices` are in; `None` before the first list and after the state has expired.
     version: Option<Box<str>>,
     watch: Option<OpenWatch>,
+    /// Whether watches bring nothing.
+    is_mute: bool,
 }
 
 #[derive(Debug)]
@@ -90,6 +98,7 @@ impl SliceWatch {
             slices: SliceSet::default(),
             version: None,
             watch: None,
+            is_mute: false,
         }
     }
 
@@ -101,6 +110,13 @@ impl SliceWatch {
     /// Whether an event may come at any time, without a request.
     pub fn is_open(&self) -> bool {
         self.watch.is_some()
+    }
+
+    /// Has the next step list the slices, because watches bring nothing.
+    pub fn list_again(&mut self) {
+        self.version = None;
+        self.watch = None;
+        self.is_mute = true;
     }
 
     /// Lists, begins to watch, or waits for the next event. May be dropped while it waits for an event.
@@ -170,7 +186,10 @@ impl SliceWatch {
     }
 
     async fn open(&mut self) -> Result<WatchStep, KubernetesError> {
-        let seconds = WATCH_SECONDS + fastrand::u64(..=WATCH_SPREAD_SECONDS);
+        let seconds = match self.is_mute {
+            true => MUTE_WATCH_SECONDS,
+            false => WATCH_SECONDS + fastrand::u64(..=WATCH_SPREAD_SECONDS),
+        };
         let version = self.version.as_deref().unwrap_or_default();
         let version = percent_encoded(version);
         let parameters = format!(
@@ -201,7 +220,9 @@ impl SliceWatch {
         let Some(OpenWatch { lines, silence }) = &mut self.watch else {
             return Ok(WatchStep::Ended);
         };
-        let Some(line) = lines.next(*silence).await? else {
+        let line = lines.next(*silence).await?;
+        self.is_mute = false;
+        let Some(line) = line else {
             return Ok(WatchStep::Ended);
         };
         let event = objects::event(&line).inspect_err(|_| {

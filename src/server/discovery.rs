@@ -149,9 +149,12 @@ impl LookupTarget {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many endpoints stay in use when a lookup fails.
-    fn known_endpoints(&self) -> usize {
-        self.found().as_ref().map_or(0, Vec::len)
+    /// The endpoints that stay in use when a lookup fails: the last ones found, if need be by another lookup of the
+    /// same or by the predecessor.
+    fn known(&self) -> Vec<EndpointConfig> {
+        let found = self.found().clone();
+        let found = found.or_else(|| self.state.discovered(&self.discovery));
+        found.unwrap_or_default()
     }
 
     /// Applies a result; returns whether it differs from the last one.
@@ -194,7 +197,7 @@ async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch:
                 failures += 1;
                 target.state.discovery.failed(&error.to_string());
                 if wrong.as_ref() != Some(&error) {
-                    let kept = target.known_endpoints();
+                    let kept = target.known().len();
                     tracing::warn!(%upstream, %error, kept, "endpoint discovery failed; the last known endpoints stay in use");
                 }
                 wrong = Some(error);

@@ -1,7 +1,8 @@
 //! Keeps the endpoints of an upstream those of a Kubernetes Service.
 //!
 //! A failure removes nothing. While the API server does not respond, the last known endpoints stay in use; at a
-//! start, these are the ones that the previous process has saved.
+//! start, these are the ones that the previous process has saved. An endpoint that no slice has is removed only if that
+//! is still so a moment later.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -14,8 +15,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{LookupTarget, publish_readiness};
 use crate::config::model::{EndpointConfig, EndpointPhase, KubernetesService};
 use crate::kubernetes::KubernetesError;
+use crate::kubernetes::outage::{FailureCourse, StepMeaning, WatchOutage};
 use crate::kubernetes::saved::SavedEndpoints;
 use crate::kubernetes::slices::{SliceRemark, SlicedEndpoints};
+use crate::kubernetes::unlisted::UnlistedEndpoints;
 use crate::kubernetes::watch::{SliceWatch, WatchStep};
 use crate::quota::failure_reports::FailureReports;
 use crate::session::Shared;
@@ -53,7 +56,8 @@ pub(super) async fn follow(
         unsaved: None,
         save_due: Instant::now(),
         cannot_save: false,
-        failures: 0,
+        unlisted: UnlistedEndpoints::default(),
+        outage: WatchOutage::default(),
         expiries: 0,
         reports: FailureReports::default(),
         remarks: BTreeSet::new(),
@@ -77,7 +81,8 @@ struct ServiceFollower {
     cannot_save: bool,
     /// Whether no endpoints are known, so that saved ones are better.
     may_restore: bool,
-    failures: u32,
+    unlisted: UnlistedEndpoints,
+    outage: WatchOutage,
     expiries: u32,
     reports: FailureReports,
     /// What was logged about the slices, as long as it is so.
@@ -88,11 +93,12 @@ impl ServiceFollower {
     /// One step; returns the pause before the next.
     async fn step(&mut self) -> Duration {
         let was_open = self.watch.is_open();
-        let result = if was_open && self.unsaved.is_some() {
-            match timeout_at(self.save_due, self.watch.step()).await {
+        let due = self.due().filter(|_| was_open);
+        let result = if let Some(due) = due {
+            match timeout_at(due, self.watch.step()).await {
                 Ok(result) => result,
                 Err(_) => {
-                    self.save().await;
+                    self.do_due().await;
                     return Duration::ZERO;
                 }
             }
@@ -115,14 +121,34 @@ impl ServiceFollower {
         }
     }
 
-    fn succeeded(&mut self, step: WatchStep) -> Duration {
-        let upstream = &self.target.upstream;
-        self.target.state.discovery.succeeded(SystemTime::now());
-        if self.failures > 0 && matches!(step, WatchStep::Listed | WatchStep::Opened) {
-            tracing::info!(%upstream, "endpoint discovery works again");
-            self.failures = 0;
+    /// When there is something to do, whether an event has come or not.
+    fn due(&self) -> Option<Instant> {
+        let save = self.unsaved.as_ref().map(|_| self.save_due);
+        let removal = self.unlisted.due().map(Instant::from_std);
+        save.into_iter().chain(removal).min()
+    }
+
+    async fn do_due(&mut self) {
+        let now = Instant::now();
+        let removal = self.unlisted.due().map(Instant::from_std);
+        match removal.is_some_and(|removal| removal <= now) {
+            true => self.remove_unlisted(now),
+            false => self.save().await,
         }
-        if matches!(step, WatchStep::Listed | WatchStep::Opened) {
+    }
+
+    fn succeeded(&mut self, step: WatchStep) -> Duration {
+        let (upstream, record) = (&self.target.upstream, &self.target.state.discovery);
+        match self.outage.stepped(step) {
+            StepMeaning::Nothing => {}
+            StepMeaning::Fresh => record.responded(SystemTime::now()),
+            StepMeaning::Works => record.succeeded(SystemTime::now()),
+            StepMeaning::WorksAgain => {
+                record.succeeded(SystemTime::now());
+                tracing::info!(%upstream, "endpoint discovery works again");
+            }
+        }
+        if matches!(step, WatchStep::Listed | WatchStep::Ended) {
             self.shared.discovery.count(true);
         }
         match step {
@@ -131,7 +157,7 @@ impl ServiceFollower {
                 self.expiries = 0;
                 self.apply();
             }
-            WatchStep::Opened => {}
+            WatchStep::Opened => self.unlisted.restart(Instant::now().into_std()),
             WatchStep::Unchanged => self.expiries = 0,
             WatchStep::Ended => return shortened(RESUME_PAUSE),
             WatchStep::Expired => {
@@ -146,47 +172,67 @@ impl ServiceFollower {
     }
 
     async fn failed(&mut self, error: &KubernetesError, was_open: bool) -> Duration {
-        self.failures = self.failures.saturating_add(1);
+        let course = self.outage.failed(was_open, error.is_silence());
         self.shared.discovery.count(false);
         self.target.state.discovery.failed(&error.to_string());
         if self.may_restore {
             self.may_restore = false;
             restore(&self.target, &self.shared, self.saved.clone()).await;
         }
+        if course == FailureCourse::Mute {
+            self.watch.list_again();
+        }
         let upstream = &self.target.upstream;
-        if was_open && self.failures == 1 {
-            // API servers restart, and what is between may end long connections.
+        if course == FailureCourse::Interrupted {
             tracing::info!(%upstream, %error, "watch of EndpointSlices interrupted; it is resumed");
         } else if let Some(unreported) = self.reports.admit("", std::time::Instant::now()) {
-            let kept = self.target.known_endpoints();
+            let kept = self.target.known().len();
             tracing::warn!(%upstream, %error, kept, unreported, "endpoint discovery failed; the last known endpoints stay in use");
         }
-        shortened(retry_after(self.failures))
+        shortened(retry_after(self.outage.unanswered()))
     }
 
     /// Applies what the slices say now.
     fn apply(&mut self) {
         let SlicedEndpoints { endpoints, remarks } = self.watch.endpoints();
-        let upstream = &self.target.upstream;
+        let upstream = Arc::clone(&self.target.upstream);
         for remark in remarks.difference(&self.remarks) {
             tracing::warn!(%upstream, "{remark}");
         }
         self.remarks = remarks;
         self.may_restore = false;
-        let in_phase = |phase| {
-            endpoints
-                .iter()
-                .filter(|endpoint| endpoint.phase == phase)
-                .count()
-        };
-        let (count, terminating) = (endpoints.len(), in_phase(EndpointPhase::Terminating));
-        let not_ready = in_phase(EndpointPhase::NotReady);
-        if !self.target.take(&self.shared, endpoints.clone()) {
-            return;
+        let phases = || endpoints.iter().map(|endpoint| endpoint.phase);
+        let terminating = phases().filter(|phase| phase.is_terminating()).count();
+        let is_not_ready = |phase: &EndpointPhase| *phase == EndpointPhase::NotReady;
+        let not_ready = phases().filter(is_not_ready).count();
+        let count = endpoints.len();
+        if self.use_listed(endpoints, Instant::now()).is_some() {
+            tracing::info!(%upstream, endpoints = count, terminating, not_ready, "endpoints discovered");
         }
-        tracing::info!(%upstream, endpoints = count, terminating, not_ready, "endpoints discovered");
+    }
+
+    /// Removes the endpoints that no slice has had for long enough.
+    fn remove_unlisted(&mut self, now: Instant) {
+        let listed = self.watch.endpoints().endpoints;
+        let before = self.target.known().len();
+        if let Some(endpoints) = self.use_listed(listed, now) {
+            let (upstream, removed) = (&self.target.upstream, before.saturating_sub(endpoints));
+            tracing::info!(%upstream, removed, endpoints, "endpoints removed: no EndpointSlice has them any more");
+        }
+    }
+
+    /// Uses the endpoints that slices list, and those that they have listed until a moment ago. Returns how many these
+    /// are, if something has changed.
+    fn use_listed(&mut self, listed: Vec<EndpointConfig>, now: Instant) -> Option<usize> {
+        let known = self.target.known();
+        let endpoints = self.unlisted.keep(known, listed, now.into_std());
+        let count = endpoints.len();
+        if !self.target.take(&self.shared, endpoints.clone()) {
+            return None;
+        }
         publish_readiness(&self.shared);
         self.unsaved = self.saved.as_ref().map(|_| endpoints);
+        Some(count)
     }
 
     async fn save(&mut self) {

@@ -16,9 +16,14 @@ pub struct DiscoveryRecord {
 impl DiscoveryRecord {
     /// Notes that the source of endpoints has responded, at this time.
     pub fn succeeded(&self, now: SystemTime) {
+        self.responded(now);
+        *self.latest() = None;
+    }
+
+    /// Notes the same, while the failure of something else goes on.
+    pub fn responded(&self, now: SystemTime) {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.succeeded_at.store(since.as_secs(), Ordering::Relaxed);
-        *self.latest() = None;
     }
 
     /// Notes that it has not, and why.
@@ -63,5 +68,9 @@ mod tests {
         record.succeeded(UNIX_EPOCH + Duration::from_millis(7_900));
         assert_eq!(record.failure(), None);
         assert_eq!((record.last_success(), record.failures()), (Some(7), 2));
+        record.failed("silent");
+        record.responded(UNIX_EPOCH + Duration::from_secs(9));
+        assert_eq!(record.failure().as_deref(), Some("silent"));
+        assert_eq!(record.last_success(), Some(9));
     }
 }
