@@ -16,18 +16,20 @@ use crate::harness::scrape::{METRICS, Scrape, get};
 use crate::harness::wire::{HANDSHAKE, Wire, handshake_with};
 use crate::harness::{free_address, until};
 
-const DISCOVERED: &str = "endpoints discovered";
-const FAILED: &str = "endpoint discovery failed; the last known endpoints stay in use";
+pub(crate) const DISCOVERED: &str = "endpoints discovered";
+pub(crate) const FAILED: &str = "endpoint discovery failed; the last known endpoints stay in use";
+pub(crate) const REMOVED: &str = "endpoints removed: no EndpointSlice has them any more";
+pub(crate) const WORKS_AGAIN: &str = "endpoint discovery works again";
 
 /// A configuration whose endpoints are those of the Service, with these lines for the upstream.
-fn config(api: &KubeApi, more: &str, lines: &str) -> String {
+pub(crate) fn config(api: &KubeApi, more: &str, lines: &str) -> String {
     let service = api.service(more);
     let lines = format!("balance = \"round_robin\"\nkubernetes = {service}\n{lines}\n");
     simple(&[]).replace("endpoints = []\n", &lines)
 }
 
 /// Echo endpoints at several addresses with the same port, as pods have it.
-async fn pods<const COUNT: usize>() -> [Echo; COUNT] {
+pub(crate) async fn pods<const COUNT: usize>() -> [Echo; COUNT] {
     let port = free_address().port();
     let mut pods = Vec::new();
     for number in 1..=COUNT {
@@ -38,35 +40,41 @@ async fn pods<const COUNT: usize>() -> [Echo; COUNT] {
         .unwrap_or_else(|_| panic!("as many as asked for"))
 }
 
-const READY: [bool; 3] = [true, true, false];
-const TERMINATING: [bool; 3] = [false, true, true];
-const DYING: [bool; 3] = [false, false, true];
-const FAILING: [bool; 3] = [false, false, false];
+pub(crate) const READY: [bool; 3] = [true, true, false];
+pub(crate) const TERMINATING: [bool; 3] = [false, true, true];
+pub(crate) const DYING: [bool; 3] = [false, false, true];
+pub(crate) const FAILING: [bool; 3] = [false, false, false];
 
 /// A slice with pods whose conditions are `ready`, `serving` and `terminating`.
-fn slice(pods: &[(&Echo, [bool; 3])]) -> Value {
+pub(crate) fn slice(pods: &[(&Echo, [bool; 3])]) -> Value {
     let endpoint = |(pod, [ready, serving, terminating]): &(&Echo, [bool; 3])| {
         json!({
             "addresses": [pod.address.ip().to_string()],
             "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
-            "targetRef": { "kind": "Pod", "name": format!("chat-{}", pod.address.ip()) },
+            "targetRef": { "kind": "Pod", "name": format!("chat-{}", pod.address.ip()).replace(':', "-") },
         })
     };
-    let port = pods.first().map(|(pod, _)| pod.address.port());
+    let first = pods.first().map(|(pod, _)| pod.address);
+    let family = if first.is_some_and(|it| it.is_ipv6()) {
+        "IPv6"
+    } else {
+        "IPv4"
+    };
+    let port = first.map(|it| it.port());
     json!({
-        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4",
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": family,
         "ports": port.map(|port| json!([{ "name": "ws", "port": port, "protocol": "TCP" }])),
         "endpoints": pods.iter().map(endpoint).collect::<Vec<_>>(),
     })
 }
 
-async fn works(tunnel: &mut Wire) {
+pub(crate) async fn works(tunnel: &mut Wire) {
     tunnel.send("hello").await;
     assert_eq!(tunnel.exactly(5).await, b"hello");
 }
 
 /// Opens tunnels, and counts how many each of the pods got.
-async fn new_tunnels<const COUNT: usize>(
+pub(crate) async fn new_tunnels<const COUNT: usize>(
     proxy: &Proxy,
     count: usize,
     pods: &[&Echo; COUNT],
@@ -91,7 +99,7 @@ async fn status(proxy: &Proxy) -> u16 {
     wire.head().await.status()
 }
 
-async fn discovered(proxy: &Proxy, times: usize) -> Value {
+pub(crate) async fn discovered(proxy: &Proxy, times: usize) -> Value {
     proxy
         .logged_times(DISCOVERED, times)
         .await
@@ -123,21 +131,27 @@ async fn a_pod_that_is_not_ready_keeps_its_tunnels_and_one_that_is_gone_loses_th
     discovered(&proxy, 3).await;
     assert_eq!(new_tunnels(&proxy, 3, &all).await.0, [1, 1, 1]);
 
-    // A readiness probe fails; then the pod is terminated without serving any more. Both keep tunnels.
-    for (times, conditions) in [(4, FAILING), (6, DYING)] {
-        api.put("chat-a", slice(&[(&one, conditions)]));
-        discovered(&proxy, times).await;
-        assert_eq!(new_tunnels(&proxy, 4, &all).await.0, [0, 2, 2]);
-        for tunnel in &mut first {
-            works(tunnel).await;
-        }
-        api.put("chat-a", slice(&[(&one, READY)]));
-        discovered(&proxy, times + 1).await;
-        assert_eq!(new_tunnels(&proxy, 3, &all).await.0, [1, 1, 1]);
+    // A readiness probe fails: tunnels stay.
+    api.put("chat-a", slice(&[(&one, FAILING)]));
+    discovered(&proxy, 4).await;
+    assert_eq!(new_tunnels(&proxy, 4, &all).await.0, [0, 2, 2]);
+    for tunnel in &mut first {
+        works(tunnel).await;
     }
-    // Several seconds have not passed, but a look of `on_removed` at the endpoints closes these.
+    api.put("chat-a", slice(&[(&one, READY)]));
+    discovered(&proxy, 5).await;
+    assert_eq!(new_tunnels(&proxy, 3, &all).await.0, [1, 1, 1]);
+    // The pod is terminated, and serves no more from the beginning: its tunnels would end with it.
+    api.put("chat-a", slice(&[(&one, DYING)]));
+    discovered(&proxy, 6).await;
+    assert_eq!(new_tunnels(&proxy, 4, &all).await.0, [0, 2, 2]);
+    until("the tunnels of the pod to be drained", || one.open() == 0).await;
+    api.put("chat-a", slice(&[(&one, READY)]));
+    discovered(&proxy, 7).await;
+    let (got, _more) = new_tunnels(&proxy, 3, &all).await;
+    assert_eq!(got, [1, 1, 1]);
     api.delete("chat-a");
-    discovered(&proxy, 8).await;
+    assert_eq!(discovered(&proxy, 8).await["endpoints"], 2);
     until("the tunnels of the pod to end", || one.open() == 0).await;
     assert!(three.open() > 0);
 
@@ -314,6 +328,7 @@ async fn tokens_and_authorities_rotate_and_a_missing_permission_is_reported() {
     assert_eq!(proxy.log().events(FAILED).len(), 0);
 
     api.streamed(2).await;
+    proxy.logged(REMOVED).await;
     api.refuse(Some(403));
     api.end_watches(WatchEnd::Clean);
     let event = proxy.logged(FAILED).await;
@@ -334,7 +349,7 @@ async fn tokens_and_authorities_rotate_and_a_missing_permission_is_reported() {
     api.refuse(None);
     api.put("chat-a", slice(&[(&one, READY)]));
     discovered(&proxy, 3).await;
-    proxy.logged("endpoint discovery works again").await;
+    proxy.logged(WORKS_AGAIN).await;
 
     // Another authority: the file is read again after a connection has failed.
     api.streamed(3).await;
@@ -370,7 +385,7 @@ async fn without_the_api_server_the_saved_endpoints_serve_or_nothing_is_ready() 
     until("the endpoints to be saved", || has_saved(&saved, &one)).await;
     // Away while it runs: nothing changes.
     api.set_away(true);
-    proxy.logged("endpoint discovery works again").await;
+    proxy.logged(WORKS_AGAIN).await;
     assert_eq!(new_tunnels(&proxy, 2, &[&one, &two]).await.0, [2, 0]);
     assert_eq!(readiness(&proxy).await, 200);
     // Nor does a reload that asks for the Service in another way, and for another one, which is unknown.
@@ -418,6 +433,9 @@ async fn a_new_process_begins_with_the_endpoints_of_the_old_one() {
     proxy.successor(1).await;
     assert_eq!(new_tunnels(&proxy, 2, &[&one, &two]).await.0, [2, 0]);
     works(&mut held[0]).await;
+    // The new process, and the old one if it has tried more than once.
+    let failures = proxy.logged_times(FAILED, 1).await;
+    assert!(failures.iter().all(|it| it["kept"] == 2), "{failures:?}");
     api.put("chat-a", slice(&[(&two, READY)]));
     api.set_away(false);
     // The old process may see it, too.

@@ -63,6 +63,7 @@ mod named_endpoints;
 mod names;
 mod operate;
 mod ownership;
+mod pod_changes;
 mod probe;
 mod proxy_protocol;
 mod reasons;
