@@ -8,4 +8,5 @@ pub mod record;
 pub mod claim;
 pub mod roster;
 mod publisher;
+pub mod key_status;
 pub mod membership;

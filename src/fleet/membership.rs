@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::claim::{NodeIdentity, NodeNameClaim, Standing, is_renewed};
+use super::key_status::{KeyInUse, SharedKeyStatus};
 use super::place::ProcessPlace;
 pub use super::publisher::LoadSource;
 use super::publisher::{MemberPublisher, ProcessFacts, PublisherEnd, RENEWAL};
@@ -101,7 +102,11 @@ impl ConfiguredFleet {
 
 /// What operators see of the fleet.
 #[derive(Debug, Default)]
-pub struct FleetStatus(ArcSwapOption<FleetState>);
+pub struct FleetStatus {
+    state: ArcSwapOption<FleetState>,
+    /// The keys that nodes share.
+    pub keys: SharedKeyStatus,
+}
 
 /// The fleet as it is configured and running.
 #[derive(Debug)]
@@ -119,7 +124,16 @@ pub struct FleetState {
 impl FleetStatus {
     /// The fleet; `None` if this node is not one of any.
     pub fn state(&self) -> Option<Arc<FleetState>> {
-        self.0.load_full()
+        self.state.load_full()
+    }
+
+    /// The keys in use that nodes share; none if this node shares no keys.
+    pub fn keys_in_use(&self) -> Vec<KeyInUse> {
+        let shares_keys = |state: Arc<FleetState>| state.settings.share.keys;
+        match self.state().is_some_and(shares_keys) {
+            true => self.keys.in_use(),
+            false => Vec::new(),
+        }
     }
 }
 
@@ -269,7 +283,7 @@ impl Membership {
             link: self.link.clone(),
             claim: claim.unwrap_or_else(|| watch::channel(NodeNameClaim::Pending).1),
         });
-        self.status.0.store(state.map(Arc::new));
+        self.status.state.store(state.map(Arc::new));
     }
 
     /// From now on, this process is the one that serves: others see it.

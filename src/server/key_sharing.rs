@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::listeners::Listeners;
 use crate::config::model::{Config, SharedKeys, StoreConfig};
+use crate::fleet::key_status::KeyWatch;
 use crate::handover::state::KeysHandover;
 use crate::net::tls_tickets;
 use crate::snapshot::Snapshot;
@@ -146,6 +147,14 @@ impl KeySharing {
         for (task, kind, plan) in kinds {
             task.start(control, &store, (kind, plan), process);
         }
+    }
+
+    /// The keys, for operators.
+    pub(super) fn watched(&self) -> [KeyWatch; 2] {
+        [
+            (ItemKind::TicketKeys, self.tickets.seen.clone()),
+            (ItemKind::StickyKeys, self.sticky.seen.clone()),
+        ]
     }
 
     /// Waits until the store was asked once, or does not respond.

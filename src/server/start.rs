@@ -119,6 +119,7 @@ async fn key_sharing(base: &Base, config: &Config, inheritance: &mut Inheritance
     let stores = base.keepers.stores();
     let handed = std::mem::take(&mut inheritance.shared_keys);
     let mut key_sharing = KeySharing::new(Handle::current(), stores, handed);
+    base.shared.fleet.keys.show(key_sharing.watched());
     key_sharing.apply(KeySharingConfig::of(config).as_ref());
     key_sharing.first().await;
     key_sharing

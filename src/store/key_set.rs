@@ -3,12 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::{Secret, SharedKeys};
 
 /// Keys that are not used for anything new any more, at most.
 pub const MAX_PREVIOUS: usize = 8;
+
+/// The length of a fingerprint, in bytes.
+const FINGERPRINT_BYTES: usize = 4;
 
 /// All keys for one purpose. Nodes accept what was made with any of them, and use `current` for anything new.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +70,17 @@ impl SharedKeySet {
     pub fn parse(json: &[u8]) -> Option<Self> {
         let set: Self = serde_json::from_slice(json).ok()?;
         (set.previous.len() <= MAX_PREVIOUS).then_some(set)
+    }
+
+    /// What distinguishes the key for anything new from others, and is the same on all nodes; `None` before there is one.
+    /// It is too short to say anything about the key.
+    pub fn fingerprint(&self) -> Option<String> {
+        let mut digest = Context::new(&SHA256);
+        digest.update(b"tidegate: the fingerprint of a shared key\n");
+        digest.update(self.current.as_ref()?.bytes());
+        let digest = digest.finish();
+        let bytes = digest.as_ref().iter().take(FINGERPRINT_BYTES);
+        Some(bytes.map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The same keys, each of them kept for this many seconds at least.

@@ -382,6 +382,21 @@ async fn a_reload_moves_the_node_to_another_name() {
     assert_eq!(fleet["members"], json!([]));
 }
 
+/// Its item and its lease are there, as they were before the last change.
+#[tokio::test]
+async fn a_node_is_listed_as_it_is_after_etcd_was_restored() {
+    let (etcd, echo) = (Etcd::start().await, Echo::start("echo").await);
+    let node = Node::start(&etcd, "edge-1", &echo).await;
+    etcd.has("/t/members/edge-1", |_| true).await;
+    let backup = etcd.backup();
+    let drain = ["drain", &echo.address.to_string()];
+    assert_eq!(node.run(&drain).await.code, 0);
+    let is_drained = |it: &Value| !it["drains"][0].is_null();
+    etcd.has("/t/members/edge-1", is_drained).await;
+    etcd.restore(backup);
+    etcd.has("/t/members/edge-1", is_drained).await;
+}
+
 #[tokio::test]
 async fn without_the_store_a_node_serves_and_catches_up() {
     let (mut etcd, echo) = (Etcd::start().await, Echo::start("echo").await);

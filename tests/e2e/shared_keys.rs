@@ -22,6 +22,7 @@ use crate::harness::certificates::{Authority, write};
 use crate::harness::endpoint::Echo;
 use crate::harness::etcd::Etcd;
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
+use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Head, Wire, handshake_with};
 use crate::harness::{quiet_for, until, within};
 
@@ -363,7 +364,7 @@ async fn etcd_node(fleet: &Fleet, etcd: &Etcd) -> Proxy {
     write(&folder.path().join("fleet.key"), &secret(1));
     let config = config(fleet, "");
     let (front, _) = config.split_once("[store]").unwrap();
-    let config = format!("{front}{store}share = [\"keys\"]\n");
+    let config = format!("{METRICS}{front}{store}share = [\"keys\"]\n");
     Proxy::start_in(folder, &config).await
 }
 
@@ -390,8 +391,17 @@ async fn nodes_agree_through_etcd_and_go_on_without_it() {
     let sealed = sealer.seal(kind, KEYS_ITEM, &set.to_json()).unwrap();
     let sealed = String::from_utf8(sealed).unwrap();
     etcd.put("/t/keys/ticket-keys/fleet", &sealed, 0);
+    let age = "tidegate_shared_key_age_seconds";
     for node in [&a, &b] {
         node.logged_times(APPLIED, 3).await;
+        let scrape = Scrape::of(node).await;
+        let shown = |keys: &str| scrape.0.contains(&format!("{age}{{keys=\"{keys}\"}}"));
+        // The other one is not current yet.
+        assert!(
+            shown("ticket-keys") && !shown("sticky-keys"),
+            "{}",
+            scrape.0
+        );
     }
     let client = fleet.authority.client_of(&[&TLS13]);
     assert_eq!(kinds(&client, &[&a, &b]).await, [Full, Resumed]);
@@ -405,12 +415,13 @@ async fn nodes_agree_through_etcd_and_go_on_without_it() {
 #[tokio::test]
 async fn a_new_etcd_gets_the_keys_of_a_node_that_runs() {
     let (fleet, etcd) = (Fleet::new().await, Etcd::start().await);
+    let empty = etcd.backup();
     for _ in 0..100 {
         etcd.put("/other", "1", 0);
     }
     let node = etcd_node(&fleet, &etcd).await;
     node.logged_times(APPLIED, 2).await;
-    etcd.rebuild();
+    etcd.restore(empty);
     let again =
         "the store has begun again, or is that of an earlier time; all of it was read again";
     let logged = node.logged(again).await;

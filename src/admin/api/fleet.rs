@@ -9,6 +9,7 @@ use crate::admin::error::ApiError;
 use crate::admin::view::View;
 use crate::config::model::{FleetConfig, HostPattern, Net, StorePlace};
 use crate::fleet::claim::NodeNameClaim;
+use crate::fleet::key_status::KeyInUse;
 use crate::fleet::membership::FleetState;
 use crate::fleet::roster::{self, KnownMember};
 use crate::handover::identity::shown;
@@ -83,6 +84,35 @@ pub struct MemberInfo {
     pub more_drains: usize,
     /// Seconds since the member last reported a change.
     pub age_seconds: u64,
+}
+
+/// The key for one purpose that a node uses now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SharedKeyInfo {
+    /// Its purpose: `ticket-keys` or `sticky-keys`.
+    pub keys: String,
+    /// What distinguishes the key from others, and is the same on all nodes that use it; null while this node uses a
+    /// key of its own.
+    pub key: Option<String>,
+    /// How long the key has been in use, as last read from the store.
+    pub age_seconds: Option<u64>,
+    /// Why the store cannot be read or written, so that this node may have missed a change; null if it can.
+    pub error: Option<String>,
+}
+
+/// The keys in use that nodes share.
+pub(super) fn keys(view: &View) -> Vec<SharedKeyInfo> {
+    let info = |used: KeyInUse| {
+        let (key, age) = used.shared.unzip();
+        SharedKeyInfo {
+            keys: used.kind.folder().to_owned(),
+            key,
+            age_seconds: age.map(|age| age.as_secs()),
+            error: used.trouble.map(|trouble| trouble.to_string()),
+        }
+    };
+    let keys = view.shared.fleet.keys_in_use();
+    keys.into_iter().map(info).collect()
 }
 
 /// The fleet now.

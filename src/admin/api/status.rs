@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fleet;
+use super::fleet::{self, SharedKeyInfo};
 use super::limits::{self, LimitSummary};
 use super::probes::{self, ProbeInfo};
 use super::services::{self, ServiceInfo};
@@ -88,6 +88,9 @@ pub struct StatusInfo {
     /// What is wrong with the store of the fleet, or with the name of this node in it.
     #[serde(default)]
     pub fleet_problems: Vec<String>,
+    /// The keys in use that nodes share; empty if this node shares no keys.
+    #[serde(default)]
+    pub shared_keys: Vec<SharedKeyInfo>,
     /// The latest probe of each route that has `probe`.
     #[serde(default)]
     pub probes: Vec<ProbeInfo>,
@@ -199,6 +202,7 @@ pub fn status(view: &View) -> StatusInfo {
         certificate_problems: certificate_problems(view),
         services: services::services(view),
         fleet_problems: fleet::problems(view),
+        shared_keys: fleet::keys(view),
         probes: probes::probes(view),
         limits: limits::summaries(view),
         jobs: jobs.clone(),

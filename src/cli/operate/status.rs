@@ -1,5 +1,6 @@
 //! `tidegate status`.
 
+mod dependencies;
 mod limits;
 mod nodes;
 mod probes;
@@ -12,13 +13,13 @@ use clap::Args;
 use serde_json::{Value, json};
 use tidegate::admin::api::listeners::ListenerInfo;
 use tidegate::admin::api::operation::Operation;
-use tidegate::admin::api::services::ServiceInfo;
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
 use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, ReportInfo, UpstreamInfo};
 use tidegate::admin::closing::{DisplacedInfo, JobInfo, RemovedKind, TunnelFate};
 use tidegate::displace::tunnel_filter::FilterKind;
 use tidegate::handover::identity::Identity;
 
+use self::dependencies::{of_service, of_shared_keys};
 use self::limits::of_limits;
 use self::probes::of_probes;
 use self::refusals::of_refusals;
@@ -201,6 +202,7 @@ fn overview(status: &StatusInfo) -> String {
     let problems = status.certificate_problems.iter();
     lines.extend(problems.map(|it| harmless(it)));
     lines.extend(status.fleet_problems.iter().map(|it| harmless(it)));
+    lines.extend(status.shared_keys.iter().map(of_shared_keys));
     lines.extend(status.services.iter().filter_map(of_service));
     lines.extend(of_probes(&status.probes));
     lines.extend(of_limits(&status.limits));
@@ -220,16 +222,6 @@ fn open_streams(streams: u64) -> String {
         0 => String::new(),
         _ => format!(" ({})", in_words(FilterKind::Stream, streams)),
     }
-}
-
-/// A service that did not answer the latest request.
-fn of_service(service: &ServiceInfo) -> Option<String> {
-    let error = service.last_error.as_deref()?;
-    let at = service.last_error_at.as_deref().unwrap_or_default();
-    let (name, error) = (harmless(&service.service), harmless(error));
-    Some(format!(
-        "the latest request to {name} failed at {at}: {error}"
-    ))
 }
 
 /// What is in progress: older generations that drain, and close jobs.

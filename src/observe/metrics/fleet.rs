@@ -24,4 +24,11 @@ pub(super) fn write_fleet(metrics: &mut Exposition, fleet: &FleetStatus) {
         let members = roster::members(&link.mirror, link.client.prefix());
         metrics.sample(&[], members.len() as u64);
     }
+    let help = "Time that the key in use has been in use, for keys that nodes share.";
+    metrics.family("tidegate_shared_key_age_seconds", MetricKind::Gauge, help);
+    for key in fleet.keys_in_use() {
+        if let Some((_, age)) = key.shared {
+            metrics.sample(&[("keys", key.kind.folder())], age.as_secs());
+        }
+    }
 }

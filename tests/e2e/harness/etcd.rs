@@ -30,8 +30,9 @@ struct Member {
     task: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
-struct Cluster {
+/// What all members have.
+#[derive(Clone, Default)]
+pub(crate) struct Cluster {
     revision: i64,
     compacted: i64,
     items: BTreeMap<Vec<u8>, Item>,
@@ -61,6 +62,7 @@ struct Item {
     lease: i64,
 }
 
+#[derive(Clone)]
 struct Lease {
     ttl: i64,
     until: Instant,
@@ -167,16 +169,15 @@ impl Etcd {
         state.events.clear();
     }
 
-    /// Begins again with nothing in it, as etcd does that was set up anew: revisions are lower than before.
-    pub(crate) fn rebuild(&self) {
-        let mut state = self.state();
-        let cuts = state.cuts + 1;
-        *state = Cluster {
-            revision: 1,
-            cuts,
-            ..Cluster::default()
-        };
-        drop(state);
+    /// A copy of everything.
+    pub(crate) fn backup(&self) -> Cluster {
+        self.state().clone()
+    }
+
+    /// Begins again with a copy, as etcd does that was restored: revisions are lower than before.
+    pub(crate) fn restore(&self, backup: Cluster) {
+        let cuts = self.state().cuts + 1;
+        *self.state() = Cluster { cuts, ..backup };
         self.tell();
     }
 
