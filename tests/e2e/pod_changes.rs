@@ -131,6 +131,8 @@ async fn watches_that_bring_nothing_are_reported_and_lists_take_their_place() {
     let requests = api.requests();
     let is_short = |it: &String| it.contains("watch=true") && it.contains("timeoutSeconds=20");
     assert!(requests.iter().any(is_short), "{requests:?}");
+    // A list is enough to know that a pod is gone.
+    proxy.logged(REMOVED).await;
     let again = proxy.logged_by_now(WORKS_AGAIN).await;
     assert!(again.is_empty(), "no event has come: {again:?}");
     api.set_mute(false);

@@ -4,7 +4,7 @@
 //! start, these are the ones that the previous process has saved. An endpoint that no slice has is removed only if that
 //! is still so a moment later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{LookupTarget, publish_readiness};
-use crate::config::model::{EndpointConfig, EndpointPhase, KubernetesService};
+use crate::config::model::{Address, EndpointConfig, EndpointPhase, KubernetesService};
 use crate::kubernetes::KubernetesError;
 use crate::kubernetes::outage::{FailureCourse, StepMeaning, WatchOutage};
 use crate::kubernetes::saved::SavedEndpoints;
@@ -57,6 +57,7 @@ pub(super) async fn follow(
         save_due: Instant::now(),
         cannot_save: false,
         unlisted: UnlistedEndpoints::default(),
+        is_current: false,
         outage: WatchOutage::default(),
         expiries: 0,
         reports: FailureReports::default(),
@@ -82,6 +83,8 @@ struct ServiceFollower {
     /// Whether no endpoints are known, so that saved ones are better.
     may_restore: bool,
     unlisted: UnlistedEndpoints,
+    /// Whether the slices were listed after the latest watch has ended.
+    is_current: bool,
     outage: WatchOutage,
     expiries: u32,
     reports: FailureReports,
@@ -132,7 +135,7 @@ impl ServiceFollower {
         let now = Instant::now();
         let removal = self.unlisted.due().map(Instant::from_std);
         match removal.is_some_and(|removal| removal <= now) {
-            true => self.remove_unlisted(now),
+            true => self.apply(),
             false => self.save().await,
         }
     }
@@ -152,14 +155,23 @@ impl ServiceFollower {
             self.shared.discovery.count(true);
         }
         match step {
-            WatchStep::Listed => self.apply(),
+            WatchStep::Listed => {
+                self.is_current = true;
+                self.apply();
+            }
             WatchStep::Changed => {
                 self.expiries = 0;
                 self.apply();
             }
-            WatchStep::Opened => self.unlisted.restart(Instant::now().into_std()),
+            WatchStep::Opened if !self.is_current => {
+                self.unlisted.restart(Instant::now().into_std());
+            }
+            WatchStep::Opened => {}
             WatchStep::Unchanged => self.expiries = 0,
-            WatchStep::Ended => return shortened(RESUME_PAUSE),
+            WatchStep::Ended => {
+                self.is_current = false;
+                return shortened(RESUME_PAUSE);
+            }
             WatchStep::Expired => {
                 self.expiries = self.expiries.saturating_add(1);
                 return match self.expiries {
@@ -173,6 +185,7 @@ impl ServiceFollower {
 
     async fn failed(&mut self, error: &KubernetesError, was_open: bool) -> Duration {
         let course = self.outage.failed(was_open, error.is_silence());
+        self.is_current = false;
         self.shared.discovery.count(false);
         self.target.state.discovery.failed(&error.to_string());
         if self.may_restore {
@@ -195,44 +208,43 @@ impl ServiceFollower {
     /// Applies what the slices say now.
     fn apply(&mut self) {
         let SlicedEndpoints { endpoints, remarks } = self.watch.endpoints();
-        let upstream = Arc::clone(&self.target.upstream);
+        let upstream = &self.target.upstream;
         for remark in remarks.difference(&self.remarks) {
             tracing::warn!(%upstream, "{remark}");
         }
         self.remarks = remarks;
         self.may_restore = false;
-        let phases = || endpoints.iter().map(|endpoint| endpoint.phase);
-        let terminating = phases().filter(|phase| phase.is_terminating()).count();
-        let is_not_ready = |phase: &EndpointPhase| *phase == EndpointPhase::NotReady;
-        let not_ready = phases().filter(is_not_ready).count();
-        let count = endpoints.len();
-        if self.use_listed(endpoints, Instant::now()).is_some() {
-            tracing::info!(%upstream, endpoints = count, terminating, not_ready, "endpoints discovered");
-        }
+        self.use_listed(endpoints, Instant::now());
     }
 
-    /// Removes the endpoints that no slice has had for long enough.
-    fn remove_unlisted(&mut self, now: Instant) {
-        let listed = self.watch.endpoints().endpoints;
-        let before = self.target.known().len();
-        if let Some(endpoints) = self.use_listed(listed, now) {
-            let (upstream, removed) = (&self.target.upstream, before.saturating_sub(endpoints));
-            tracing::info!(%upstream, removed, endpoints, "endpoints removed: no EndpointSlice has them any more");
-        }
-    }
-
-    /// Uses the endpoints that slices list, and those that they have listed until a moment ago. Returns how many these
-    /// are, if something has changed.
-    fn use_listed(&mut self, listed: Vec<EndpointConfig>, now: Instant) -> Option<usize> {
-        let known = self.target.known();
-        let endpoints = self.unlisted.keep(known, listed, now.into_std());
-        let count = endpoints.len();
+    /// Uses the endpoints that slices list, and those that they have listed until a moment ago.
+    fn use_listed(&mut self, listed: Vec<EndpointConfig>, now: Instant) {
+        let listing = ListingCounts::of(&listed);
+        let before = self.target.known();
+        let is_first = self.target.found().is_none();
+        let endpoints = self.unlisted.keep(before.clone(), listed, now.into_std());
         if !self.target.take(&self.shared, endpoints.clone()) {
-            return None;
+            return;
         }
         publish_readiness(&self.shared);
+        let upstream = &self.target.upstream;
+        let present: HashSet<&Address> = endpoints.iter().map(|it| &it.address).collect();
+        let (stay, gone): (Vec<_>, Vec<_>) = before
+            .into_iter()
+            .partition(|endpoint| present.contains(&endpoint.address));
+        if !gone.is_empty() {
+            let (removed, endpoints) = (gone.len(), endpoints.len());
+            tracing::info!(%upstream, removed, endpoints, "endpoints removed: no EndpointSlice has them any more");
+        }
+        if is_first || stay != endpoints {
+            let ListingCounts {
+                endpoints,
+                terminating,
+                not_ready,
+            } = listing;
+            tracing::info!(%upstream, endpoints, terminating, not_ready, "endpoints discovered");
+        }
         self.unsaved = self.saved.as_ref().map(|_| endpoints);
-        Some(count)
     }
 
     async fn save(&mut self) {
@@ -253,6 +265,26 @@ impl ServiceFollower {
             tracing::warn!(%upstream, %file, error, "endpoints not saved; a start without the API server would have none or older ones");
         }
         self.cannot_save = error.is_some();
+    }
+}
+
+/// How many endpoints slices list, for the log.
+struct ListingCounts {
+    endpoints: usize,
+    terminating: usize,
+    not_ready: usize,
+}
+
+impl ListingCounts {
+    fn of(listed: &[EndpointConfig]) -> Self {
+        let of = |counts: &dyn Fn(EndpointPhase) -> bool| {
+            listed.iter().filter(|it| counts(it.phase)).count()
+        };
+        Self {
+            endpoints: listed.len(),
+            terminating: of(&EndpointPhase::is_terminating),
+            not_ready: of(&|phase| phase == EndpointPhase::NotReady),
+        }
     }
 }
 

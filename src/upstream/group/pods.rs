@@ -42,9 +42,13 @@ impl Upstream {
     }
 }
 
-/// Names may be absent. A pod of a StatefulSet has that of its predecessor, but seldom its address.
+/// Names may be absent, and a pod of a StatefulSet has that of its predecessor, on a network of its host even the
+/// address; but one that is terminating ends.
 fn is_same_pod(earlier: &EndpointConfig, endpoint: &EndpointConfig) -> bool {
-    earlier.name == endpoint.name || earlier.name.is_none() || endpoint.name.is_none()
+    let has_ended = earlier.phase.is_terminating() && !endpoint.phase.is_terminating();
+    let has_other_name =
+        earlier.name != endpoint.name && earlier.name.is_some() && endpoint.name.is_some();
+    !has_ended && !has_other_name
 }
 
 /// Whether it was not ready, or was another pod. One that has only moved to another slice was ready all the time.

@@ -142,6 +142,14 @@ fn what_an_operator_has_set_ends_with_the_pod() {
     steer(&upstream, ONE);
     upstream.set_endpoints(&[pod("c", ONE, NotReady), pod("b", TWO, Ready)]);
     assert_eq!(steered(&upstream, ONE), (false, None));
+    // A pod of a StatefulSet on the network of its host has kept the address and the name.
+    steer(&upstream, TWO);
+    for phase in [Terminating, TerminatingNotReady] {
+        upstream.set_endpoints(&[pod("b", TWO, phase)]);
+        assert_eq!(steered(&upstream, TWO), (true, Some(7)), "{phase:?}");
+    }
+    upstream.set_endpoints(&[pod("b", TWO, NotReady)]);
+    assert_eq!(steered(&upstream, TWO), (false, None));
     drop(lease);
 }
 
