@@ -1,12 +1,13 @@
 //! What pods go through while they have tunnels: they end, move to another EndpointSlice, and leave their addresses
 //! to others, in both families; and what only looks like news of them.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 
 use serde_json::json;
 
 use crate::harness::endpoint::Echo;
 use crate::harness::kube_api::KubeApi;
+use crate::harness::network::{self, LINKS, Link};
 use crate::harness::operator::Operator;
 use crate::harness::proxy::Proxy;
 use crate::harness::{not_run, until};
@@ -145,11 +146,34 @@ async fn watches_that_bring_nothing_are_reported_and_lists_take_their_place() {
     discovered(&proxy, 4).await;
 }
 
+#[test]
+fn an_api_server_that_vanishes_without_a_packet_is_noticed() {
+    network::run_in_own(LINKS, "pod_changes::an_api_server_behind_a_link_vanishes");
+}
+
+#[tokio::test]
+#[ignore = "needs a network of its own: run by the test before"]
+async fn an_api_server_behind_a_link_vanishes() {
+    let link = Link::new();
+    let api = KubeApi::on(link.beyond(|| TcpListener::bind((Link::FAR, 0)).unwrap()));
+    let [one] = pods::<1>().await;
+    api.put("chat-a", slice(&[(&one, READY)]));
+    let proxy = Proxy::start(&config(&api, "", "")).await;
+    let (_, mut held) = new_tunnels(&proxy, 1, &[&one]).await;
+    api.streamed(1).await;
+    link.take_down();
+    // Long before the watch was to end.
+    let interrupted = "watch of EndpointSlices interrupted; it is resumed";
+    proxy.logged(interrupted).await;
+    works(&mut held[0]).await;
+    assert_eq!(new_tunnels(&proxy, 1, &[&one]).await.0, [1]);
+}
+
 #[tokio::test]
 async fn pods_of_both_families_have_tunnels() {
     let [four] = pods::<1>().await;
     let address = SocketAddr::from((Ipv6Addr::LOCALHOST, four.address.port()));
-    if let Err(why) = std::net::TcpListener::bind(address) {
+    if let Err(why) = TcpListener::bind(address) {
         not_run("pods_of_both_families_have_tunnels", &why.to_string());
         return;
     }

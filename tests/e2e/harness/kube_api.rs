@@ -70,8 +70,14 @@ impl Drop for KubeApi {
 
 impl KubeApi {
     pub(crate) async fn start() -> Self {
+        Self::on(std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// On a socket that exists already.
+    pub(crate) fn on(listener: std::net::TcpListener) -> Self {
         let shared = Shared::new((Mutex::default(), watch::channel(0).0));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
         let address = listener.local_addr().unwrap();
         let own = Arc::clone(&shared);
         let task = tokio::spawn(async move {
