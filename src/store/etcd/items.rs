@@ -88,7 +88,11 @@ impl EtcdItems {
     async fn get(&self, key: &str) -> Result<Option<StoredItem>, StoreError> {
         let history = self.history();
         let page = in_time(Box::pin(self.link.client.get(key))).await;
-        let item = page.map_err(unavailable)?.items.into_iter().next();
+        let item = page
+            .map_err(|error| unavailable(&error))?
+            .items
+            .into_iter()
+            .next();
         let item = item.map(|item| stored(item.value.to_vec(), (history, item.modified)));
         item.transpose()
     }
@@ -107,7 +111,7 @@ impl EtcdItems {
         let health = self.link.health();
         let result = result.map_err(|error| {
             health.not_written(&error);
-            unavailable(error)
+            unavailable(&error)
         })?;
         if !result.is_applied {
             return Ok(false);
@@ -239,8 +243,8 @@ fn modified_in(history: u64, revision: u128) -> Option<i64> {
     (revision >> 64 == u128::from(history) && modified > 0).then_some(modified)
 }
 
-fn unavailable(error: EtcdError) -> StoreError {
-    StoreError::Unavailable(with_causes(&error))
+fn unavailable(error: &EtcdError) -> StoreError {
+    StoreError::Unavailable(with_causes(error))
 }
 
 async fn in_time<T>(response: EtcdResponse<'_, T>) -> Result<T, EtcdError> {
