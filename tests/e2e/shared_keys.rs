@@ -15,7 +15,7 @@ use tidegate::store::seal::Sealer;
 use tidegate::store::sealed_store::SealedStore;
 use tidegate::store::versioned_folder::VersionedFolder;
 use tidegate::store::{ItemKind, ItemStore, VersionedStore};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::harness::certificates::{Authority, write};
@@ -356,7 +356,10 @@ async fn keys_from_files_are_not_shared() {
 
 /// A process that shares its keys through etcd.
 async fn etcd_node(fleet: &Fleet, etcd: &Etcd) -> Proxy {
-    let store = etcd.settings();
+    node_with(fleet, &etcd.settings()).await
+}
+
+async fn node_with(fleet: &Fleet, store: &str) -> Proxy {
     let store = format!("{store}secret_file = \"fleet.key\"\n[fleet]\nnode = \"a\"\n");
     let folder = TempDir::new().unwrap();
     let hosts = ["chat.example.com"];
@@ -405,6 +408,18 @@ async fn nodes_agree_through_etcd_and_go_on_without_it() {
     }
     let client = fleet.authority.client_of(&[&TLS13]);
     assert_eq!(kinds(&client, &[&a, &b]).await, [Full, Resumed]);
+    // A start does not wait for members that are silent, and issues nothing with keys of its own.
+    let mut silent = Vec::new();
+    let mut store = etcd.settings();
+    for _ in 0..2 {
+        let member = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = member.local_addr().unwrap();
+        let endpoints = format!("endpoints = [\"http://{address}\", ");
+        store = store.replace("endpoints = [", &endpoints);
+        silent.push(member);
+    }
+    let c = node_with(&fleet, &store).await;
+    assert_eq!(kinds(&client, &[&c]).await, [Resumed]);
     etcd.stop(0).await;
     let line = b.logged(AWAY).await;
     assert_eq!(line["instead"], "those that are known", "{line}");
