@@ -5,15 +5,17 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 import zlib
 
 
 def audited(binary):
-    with tempfile.NamedTemporaryFile() as section:
-        command = ["objcopy", "--dump-section", f".dep-v0={section.name}", binary, "/dev/null"]
-        subprocess.run(command, check=True, capture_output=True)
-        packages = json.loads(zlib.decompress(section.read()))["packages"]
+    # Unlike objcopy, readelf knows the programs of other architectures.
+    command = ["readelf", "--wide", "--sections", binary]
+    sections = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    [(offset, size)] = re.findall(r" \.dep-v0 +\S+ +\S+ (\S+) (\S+) ", sections)
+    with open(binary, "rb") as file:
+        file.seek(int(offset, 16))
+        packages = json.loads(zlib.decompress(file.read(int(size, 16))))["packages"]
     return {(it["name"], it["version"]) for it in packages if it.get("kind") != "build"}
 
 
