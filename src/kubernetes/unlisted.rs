@@ -17,10 +17,35 @@ use crate::config::model::{Address, EndpointConfig, EndpointPhase};
 /// other, at its own limit of requests per second.
 pub const REMOVAL_GRACE: Duration = Duration::from_secs(5);
 
+/// After this many halvings, no watch is too short for what is left of the grace.
+const MAX_HALVINGS: u32 = 16;
+
 /// Until when endpoints that no slice has stay in use.
 #[derive(Debug, Default)]
 pub struct UnlistedEndpoints {
-    until: HashMap<Address, Instant>,
+    graces: HashMap<Address, RemovalGrace>,
+}
+
+/// The grace of one endpoint.
+#[derive(Debug, Clone, Copy)]
+struct RemovalGrace {
+    until: Instant,
+    /// How often it has begun again.
+    restarts: u32,
+}
+
+impl RemovalGrace {
+    fn new(now: Instant) -> Self {
+        let until = now + REMOVAL_GRACE;
+        Self { until, restarts: 0 }
+    }
+
+    /// Each time is half as long: with watches that never last for the whole grace, the endpoint would stay for ever.
+    fn restart(&mut self, now: Instant) {
+        let grace = REMOVAL_GRACE / (1 << self.restarts.min(MAX_HALVINGS));
+        self.until = self.until.max(now + grace);
+        self.restarts = self.restarts.saturating_add(1);
+    }
 }
 
 impl UnlistedEndpoints {
@@ -34,18 +59,18 @@ impl UnlistedEndpoints {
         now: Instant,
     ) -> Vec<EndpointConfig> {
         let addresses: HashSet<&Address> = listed.iter().map(|it| &it.address).collect();
-        let before = std::mem::take(&mut self.until);
+        let before = std::mem::take(&mut self.graces);
         let mut unlisted = Vec::new();
         for endpoint in known {
-            let until = before.get(&endpoint.address).copied();
-            let until = until.unwrap_or(now + REMOVAL_GRACE);
+            let grace = before.get(&endpoint.address).copied();
+            let grace = grace.unwrap_or_else(|| RemovalGrace::new(now));
             if addresses.contains(&endpoint.address)
-                || until <= now
+                || grace.until <= now
                 || unlisted.len() >= MAX_ENDPOINTS
             {
                 continue;
             }
-            self.until.insert(endpoint.address.clone(), until);
+            self.graces.insert(endpoint.address.clone(), grace);
             let phase = match endpoint.phase {
                 EndpointPhase::Ready => EndpointPhase::Unlisted,
                 // A drain of its tunnels goes on.
@@ -61,13 +86,14 @@ impl UnlistedEndpoints {
 
     /// When the first of them is to be removed.
     pub fn due(&self) -> Option<Instant> {
-        self.until.values().min().copied()
+        self.graces.values().map(|grace| grace.until).min()
     }
 
-    /// Begins their grace again: what has happened while no watch was open is not known yet.
+    /// Begins their grace again, for a shorter time each time: what has happened while no watch was open is not known
+    /// yet.
     pub fn restart(&mut self, now: Instant) {
-        for until in self.until.values_mut() {
-            *until = now + REMOVAL_GRACE;
+        for grace in self.graces.values_mut() {
+            grace.restart(now);
         }
     }
 }
@@ -131,6 +157,45 @@ mod tests {
         assert_eq!(unlisted.due(), None);
     }
 
+    #[test]
+    fn an_endpoint_is_removed_however_short_watches_are() {
+        const PAUSE: Duration = Duration::from_millis(500);
+        let began = Instant::now();
+        let known = endpoints(&[(1, Ready)]);
+        for life in [1, 500, 1000, 4999].map(Duration::from_millis) {
+            let mut unlisted = UnlistedEndpoints::default();
+            let mut opened = began;
+            assert_eq!(unlisted.keep(known.clone(), Vec::new(), began).len(), 1);
+            let is_due = |unlisted: &UnlistedEndpoints, by| unlisted.due().unwrap() <= by;
+            while !is_due(&unlisted, opened + life) {
+                opened += life + PAUSE;
+                unlisted.restart(opened);
+                assert!(opened < began + Duration::from_secs(20), "{life:?}");
+            }
+            let due = unlisted.due().unwrap();
+            assert!(due >= began + REMOVAL_GRACE);
+            assert!(unlisted.keep(known.clone(), Vec::new(), due).is_empty());
+        }
+    }
+
+    #[test]
+    fn an_outage_longer_than_the_grace_leaves_time_for_what_has_happened_meanwhile() {
+        let began = Instant::now();
+        let mut unlisted = UnlistedEndpoints::default();
+        let known = endpoints(&[(1, Ready)]);
+        let kept = unlisted.keep(known.clone(), Vec::new(), began);
+        let back = began + Duration::from_secs(600);
+        unlisted.restart(back);
+        assert_eq!(unlisted.due(), Some(back + REMOVAL_GRACE));
+        // It is listed again, and later gone again: that is a new grace.
+        assert_eq!(unlisted.keep(kept, known.clone(), back), known);
+        let gone = back + REMOVAL_GRACE;
+        unlisted.keep(known, Vec::new(), gone);
+        assert_eq!(unlisted.due(), Some(gone + REMOVAL_GRACE));
+        unlisted.restart(gone + Duration::from_secs(1));
+        assert_eq!(unlisted.due(), Some(gone + Duration::from_secs(6)));
+    }
+
     fn any_listing() -> impl Strategy<Value = Vec<EndpointConfig>> {
         let phase = prop_oneof![
             Just(Ready),
@@ -155,7 +220,7 @@ mod tests {
             let mut seen: HashMap<Address, u64> = HashMap::new();
             for (listed, seconds) in listings {
                 // Until now, the listing before was in effect.
-                for endpoint in known.iter().filter(|it| !unlisted.until.contains_key(&it.address)) {
+                for endpoint in known.iter().filter(|it| !unlisted.graces.contains_key(&it.address)) {
                     seen.insert(endpoint.address.clone(), now + seconds);
                 }
                 now += seconds;
