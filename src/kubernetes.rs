@@ -84,4 +84,26 @@ impl KubernetesError {
     pub fn is_silence(&self) -> bool {
         matches!(self, Self::Request(HttpsClientError::Silence { .. }))
     }
+
+    /// Whether there was a connection: then another request may fare better.
+    pub fn was_connected(&self) -> bool {
+        use HttpsClientError::{Connect, NoTls, Resolve, Settings, Tls, Url};
+        match self {
+            Self::OutsideOfCluster
+            | Self::Namespace
+            | Self::File { .. }
+            | Self::FilesTimeout
+            | Self::Url => false,
+            Self::Request(error) => !matches!(
+                error,
+                Url(_) | Settings(_) | Resolve { .. } | NoTls { .. } | Connect { .. } | Tls { .. }
+            ),
+            Self::Unauthorized(_)
+            | Self::Forbidden(_)
+            | Self::Status { .. }
+            | Self::WatchError { .. }
+            | Self::Json(_)
+            | Self::TooManyPages(_) => true,
+        }
+    }
 }

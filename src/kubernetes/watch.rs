@@ -68,6 +68,17 @@ struct OpenWatch {
     silence: Duration,
 }
 
+/// What the next step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchPhase {
+    /// It lists the slices.
+    Listing,
+    /// It opens a watch.
+    Opening,
+    /// It waits for the next event, which may come at any time, without a request.
+    Open,
+}
+
 /// What happened in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchStep {
@@ -107,9 +118,13 @@ impl SliceWatch {
         self.slices.endpoints(&self.port)
     }
 
-    /// Whether an event may come at any time, without a request.
-    pub fn is_open(&self) -> bool {
-        self.watch.is_some()
+    /// What the next step does.
+    pub fn phase(&self) -> WatchPhase {
+        match (&self.version, &self.watch) {
+            (None, _) => WatchPhase::Listing,
+            (Some(_), None) => WatchPhase::Opening,
+            (Some(_), Some(_)) => WatchPhase::Open,
+        }
     }
 
     /// Has the next step list the slices, because watches bring nothing.
@@ -124,12 +139,10 @@ impl SliceWatch {
     /// # Errors
     /// [`KubernetesError`]. The next step tries it again.
     pub async fn step(&mut self) -> Result<WatchStep, KubernetesError> {
-        let step = if self.version.is_none() {
-            self.list().await
-        } else if self.watch.is_none() {
-            self.open().await
-        } else {
-            self.event().await
+        let step = match self.phase() {
+            WatchPhase::Listing => self.list().await,
+            WatchPhase::Opening => self.open().await,
+            WatchPhase::Open => self.event().await,
         };
         match &step {
             Ok(WatchStep::Ended | WatchStep::Expired) => self.watch = None,

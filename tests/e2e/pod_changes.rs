@@ -119,6 +119,7 @@ async fn watches_that_bring_nothing_are_reported_and_lists_take_their_place() {
     let api = KubeApi::start().await;
     api.put("chat-a", slice(&[(&one, READY)]));
     api.set_mute(true);
+    let started = std::time::Instant::now();
     let proxy = Proxy::start(&config(&api, "", "")).await;
     assert_eq!(proxy.logged(FAILED).await["kept"], 1);
     let all = [&one, &two];
@@ -134,6 +135,11 @@ async fn watches_that_bring_nothing_are_reported_and_lists_take_their_place() {
     assert!(requests.iter().any(is_short), "{requests:?}");
     // A list is enough to know that a pod is gone.
     proxy.logged(REMOVED).await;
+    // Each is further from the one before: after one at the start, pauses last for half of 2, 4, 8, 16 and 20 seconds
+    // at least.
+    let lists = api.lists();
+    let longest = started.elapsed().as_secs() / 10;
+    assert!(lists as u64 <= 6 + longest, "{lists} lists in {longest}0 s");
     let again = proxy.logged_by_now(WORKS_AGAIN).await;
     assert!(again.is_empty(), "no event has come: {again:?}");
     api.set_mute(false);

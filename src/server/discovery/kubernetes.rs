@@ -15,11 +15,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{LookupTarget, publish_readiness};
 use crate::config::model::{Address, EndpointConfig, EndpointPhase, KubernetesService};
 use crate::kubernetes::KubernetesError;
-use crate::kubernetes::outage::{FailureCourse, StepMeaning, WatchOutage};
+use crate::kubernetes::outage::{FailureCourse, StepMeaning, WatchFailure, WatchOutage};
 use crate::kubernetes::saved::SavedEndpoints;
 use crate::kubernetes::slices::{SliceRemark, SlicedEndpoints};
 use crate::kubernetes::unlisted::UnlistedEndpoints;
-use crate::kubernetes::watch::{SliceWatch, WatchStep};
+use crate::kubernetes::watch::{SliceWatch, WatchPhase, WatchStep};
 use crate::quota::failure_reports::FailureReports;
 use crate::session::Shared;
 use crate::upstream::discovery::answer::retry_after;
@@ -95,8 +95,8 @@ struct ServiceFollower {
 impl ServiceFollower {
     /// One step; returns the pause before the next.
     async fn step(&mut self) -> Duration {
-        let was_open = self.watch.is_open();
-        let due = self.due().filter(|_| was_open);
+        let (began, phase) = (Instant::now(), self.watch.phase());
+        let due = self.due().filter(|_| phase == WatchPhase::Open);
         let result = if let Some(due) = due {
             match timeout_at(due, self.watch.step()).await {
                 Ok(result) => result,
@@ -120,7 +120,7 @@ impl ServiceFollower {
         };
         match result {
             Ok(step) => self.succeeded(step),
-            Err(error) => self.failed(&error, was_open).await,
+            Err(error) => self.failed(&error, phase, began).await,
         }
     }
 
@@ -183,8 +183,14 @@ impl ServiceFollower {
         Duration::ZERO
     }
 
-    async fn failed(&mut self, error: &KubernetesError, was_open: bool) -> Duration {
-        let course = self.outage.failed(was_open, error.is_silence());
+    async fn failed(
+        &mut self,
+        error: &KubernetesError,
+        phase: WatchPhase,
+        began: Instant,
+    ) -> Duration {
+        let took = began.elapsed();
+        let course = self.outage.failed(WatchFailure::of(error, phase));
         self.is_current = false;
         self.shared.discovery.count(false);
         self.target.state.discovery.failed(&error.to_string());
@@ -202,7 +208,7 @@ impl ServiceFollower {
             let kept = self.target.known().len();
             tracing::warn!(%upstream, %error, kept, unreported, "endpoint discovery failed; the last known endpoints stay in use");
         }
-        shortened(retry_after(self.outage.unanswered()))
+        shortened(self.outage.pause(took))
     }
 
     /// Applies what the slices say now.
