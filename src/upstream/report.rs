@@ -241,6 +241,10 @@ impl ReportState {
         let until = now.saturating_add(microseconds(handed.remaining));
         self.store(report, handed.own, (at, until));
         self.is_drained.store(handed.is_draining, Ordering::Relaxed);
+        // The first look at all endpoints makes an appointment for its end, or finds that it has ended before.
+        let holds_back =
+            handed.is_draining || handed.max.is_some() || handed.weight_hundredths.is_some();
+        self.is_watched.store(holds_back, Ordering::SeqCst);
     }
 }
 

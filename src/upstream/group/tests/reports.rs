@@ -138,3 +138,32 @@ fn an_old_report_does_not_count() {
     assert!(upstream.members()[0].is_undrained());
     assert_eq!(on_second(&held(&upstream, 4)), 2);
 }
+
+#[test]
+fn a_reported_drain_that_ends_just_after_an_upgrade_ends_once() {
+    const SLOW_START: Duration = Duration::from_secs(60);
+    let mut settings = reporting();
+    settings.picking.slow_start = Some(SLOW_START);
+    let known = Arc::<Registry>::default();
+    let before = Upstream::new(&settings, &known).unwrap();
+    report(&before, 0, "drain");
+    let handed = known.hand_over(Instant::now());
+    let after = Upstream::new(&settings, &Arc::new(Registry::from_predecessor(handed))).unwrap();
+    let [endpoint, other] = &after.endpoints()[..] else {
+        panic!("two endpoints");
+    };
+    let now = Instant::now();
+    assert!(endpoint.reports_drain(now));
+    // The first look comes after its end.
+    let end = now + MAX_AGE;
+    for endpoint in [endpoint, other] {
+        assert_eq!(after.report_ends(endpoint, end), None);
+    }
+    let warmth = |endpoint: &EndpointState, at| endpoint.warmth(SLOW_START, micros(at));
+    assert_eq!((warmth(endpoint, end), warmth(other, end)), (0.1, 1.0));
+    // The slow start does not begin again with the next report.
+    let later = end + SLOW_START;
+    after.accept_report(endpoint, LoadReport::default(), later);
+    assert_eq!(warmth(endpoint, later), 1.0);
+    assert_eq!(after.report_ends(endpoint, later), None);
+}
