@@ -263,6 +263,19 @@ impl EndpointState {
         self.queue.wake_next();
     }
 
+    /// Something else has its address from now on: forgets what operators have set for the one before, what that one
+    /// has reported, and how it has failed.
+    pub(super) fn forget(&self, now: Instant) {
+        self.begin_drained(false);
+        if self.weight().is_some() {
+            self.set_weight(None);
+        }
+        self.report.forget();
+        self.health(now, EndpointHealth::forget);
+        // A connection that failed was one to the endpoint before.
+        self.connected();
+    }
+
     /// Reads or changes its health. Picks follow a change at once.
     pub fn health<T>(&self, now: Instant, work: impl FnOnce(&mut EndpointHealth) -> T) -> T {
         let mut health = locked(&self.health);

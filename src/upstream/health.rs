@@ -207,6 +207,12 @@ impl EndpointHealth {
         self.checks = CheckHistory::default();
     }
 
+    /// Forgets all but the counts: something else has the address of the endpoint.
+    pub fn forget(&mut self) {
+        self.forget_checks();
+        self.forget_outcomes();
+    }
+
     /// Forgets outcomes and ejections, because ejection was switched off.
     pub fn forget_outcomes(&mut self) {
         self.ejections = EjectionHistory::default();

@@ -244,9 +244,14 @@ impl Registry {
         endpoint.set_drained(is_drained, now);
     }
 
-    /// Forgets the drains and the weights that operators have set for these endpoints of `upstream`: what has their
-    /// addresses later is something else.
-    pub(super) fn forget_settings(&self, upstream: &Arc<str>, is_gone: impl Fn(&Address) -> bool) {
+    /// Forgets what operators have set for these endpoints of `upstream`, what these have reported, and how they have
+    /// failed: what has their addresses later is something else.
+    pub(super) fn forget(
+        &self,
+        upstream: &Arc<str>,
+        is_gone: impl Fn(&Address) -> bool,
+        now: Instant,
+    ) {
         let is_forgotten = |(name, address): &EndpointKey| *name == *upstream && is_gone(address);
         locked(&self.drained).retain(|key| !is_forgotten(key));
         let endpoints = locked(&self.endpoints);
@@ -255,10 +260,7 @@ impl Registry {
         let states: Vec<_> = states.filter_map(|(_, state)| state.upgrade()).collect();
         drop(endpoints);
         for state in states {
-            state.begin_drained(false);
-            if state.weight().is_some() {
-                state.set_weight(None);
-            }
+            state.forget(now);
         }
     }
 

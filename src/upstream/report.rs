@@ -246,6 +246,15 @@ impl ReportState {
             handed.is_draining || handed.max.is_some() || handed.weight_hundredths.is_some();
         self.is_watched.store(holds_back, Ordering::SeqCst);
     }
+
+    /// Something else has the address of the endpoint: what the one before has reported does not count.
+    pub(super) fn forget(&self) {
+        self.until.store(0, Ordering::SeqCst);
+        self.is_drained.store(false, Ordering::Relaxed);
+        let mut log = self.drain_log();
+        log.trouble.is_over();
+        log.unreported = 0;
+    }
 }
 
 fn microseconds(time: Duration) -> u64 {

@@ -9,7 +9,7 @@ use crate::config::model::{Address, Discovery, EndpointConfig, EndpointPhase};
 
 impl Upstream {
     /// The endpoints of the Service are these from now on; `before` is what they were, if that is known. Pods that
-    /// are gone leave nothing that operators have set, and a pod that becomes ready has a slow start.
+    /// are gone leave nothing to those that get their addresses, and a pod that becomes ready has a slow start.
     pub(super) fn follow_pods(
         &self,
         before: Option<&[EndpointConfig]>,
@@ -24,11 +24,12 @@ impl Upstream {
             known.map(|earlier| (&earlier.address, earlier)).collect();
         let kept = endpoints.iter().filter(|endpoint| {
             let earlier = known.get(&endpoint.address);
-            earlier.is_none_or(|earlier| is_same_pod(earlier, endpoint))
+            // One that is back was forgotten when it went, but old sessions may have had responses since.
+            earlier.map_or(before.is_none(), |earlier| is_same_pod(earlier, endpoint))
         });
         let kept: HashSet<&Address> = kept.map(|endpoint| &endpoint.address).collect();
         let is_gone = |address: &Address| !kept.contains(address);
-        self.registry.forget_settings(&self.name, is_gone);
+        self.registry.forget(&self.name, is_gone, now);
         if before.is_none() {
             return;
         }

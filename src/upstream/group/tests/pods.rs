@@ -4,7 +4,9 @@ use super::*;
 use crate::config::model::EndpointPhase::{
     self, NotReady, Ready, Terminating, TerminatingNotReady, Unlisted,
 };
-use crate::config::model::{EndpointConfig, KubernetesService, ServicePort};
+use crate::config::model::{EndpointConfig, KubernetesService, ReportsConfig, ServicePort};
+use crate::protocol::load_report::LoadReport;
+use crate::upstream::health::HealthStatus;
 
 const SLOW_START: Duration = Duration::from_secs(10);
 
@@ -150,6 +152,72 @@ fn what_an_operator_has_set_ends_with_the_pod() {
     }
     upstream.set_endpoints(&[pod("b", TWO, NotReady)]);
     assert_eq!(steered(&upstream, TWO), (false, None));
+    drop(lease);
+}
+
+#[test]
+fn what_was_known_of_a_pod_does_not_count_for_the_next_one_at_its_address() {
+    let mut settings = of_service();
+    settings.ejection = Some(EJECTION);
+    settings.picking.reports = Some(ReportsConfig {
+        max_age: 10 * SLOW_START,
+    });
+    let known = Arc::<Registry>::default();
+    let upstream = Upstream::new(&settings, &known).unwrap();
+    upstream.set_endpoints(&[pod("a", ONE, Ready)]);
+    known.settle();
+    // A tunnel keeps the state of its endpoint.
+    let lease = upstream.pick(Affinity::default(), &[]).unwrap();
+    let fail = || {
+        let (state, now) = (state(&upstream, ONE), Instant::now());
+        let draining = LoadReport {
+            is_draining: true,
+            ..LoadReport::default()
+        };
+        upstream.accept_report(&state, draining, now);
+        upstream.connect_failed(&state, "refused", now);
+        state.health(now, |health| {
+            health.failed(SessionFailure::Connect, &EJECTION, now);
+            health.eject(&EJECTION, now);
+            health.checked(Err("refused"), &CHECKS, 0.5, now);
+        });
+    };
+    let is_known = || {
+        let (state, now) = (state(&upstream, ONE), Instant::now());
+        let is_up = state.health(now, |health| health.status(now) == HealthStatus::Up);
+        let all = [
+            state.reports_drain(now),
+            state.report.turn_drain(false).is_some(),
+            state.unreached().is_some(),
+            state.health(now, |health| health.is_ejected(now)),
+            !is_up,
+        ];
+        assert!(all.iter().all(|it| *it == all[0]), "{all:?}");
+        all[0]
+    };
+    fail();
+    for phase in [Unlisted, NotReady, Terminating, TerminatingNotReady] {
+        fail();
+        upstream.set_endpoints(&[pod("a", ONE, phase)]);
+        assert!(is_known(), "{phase:?}");
+    }
+    // It has the address and the name of one that has ended, has another name, or comes after a while.
+    fail();
+    upstream.set_endpoints(&[pod("a", ONE, NotReady)]);
+    assert!(!is_known());
+    fail();
+    upstream.set_endpoints(&[pod("b", ONE, Ready)]);
+    assert!(!is_known());
+    fail();
+    upstream.set_endpoints(&[pod("c", TWO, Ready)]);
+    let report = LoadReport {
+        is_draining: true,
+        ..LoadReport::default()
+    };
+    upstream.accept_report(lease.endpoint(), report, Instant::now());
+    upstream.set_endpoints(&[pod("b", ONE, Ready), pod("c", TWO, Ready)]);
+    assert!(!is_known());
+    assert!(upstream.members().iter().all(Member::is_undrained));
     drop(lease);
 }
 
