@@ -197,7 +197,8 @@ impl MemberPublisher {
         }
         let stored = self.stored.as_ref();
         // A store that was restored has the item, and perhaps even its lease, as it was before.
-        if stored.is_some_and(|it| it.history != self.history()) || self.link.health().was_full() {
+        if stored.is_some_and(|it| it.history != self.history()) || self.link.health().has_refused()
+        {
             return true;
         }
         let written = stored.and_then(|it| it.written.as_ref());

@@ -10,3 +10,5 @@ pub mod health;
 pub mod mirror;
 pub mod link;
 pub mod items;
+#[cfg(test)]
+mod testing;

@@ -35,12 +35,18 @@ pub struct StoreCondition {
 /// known that it would succeed.
 const WRITE_MEMORY: Duration = Duration::from_secs(10 * 60);
 
+/// How often in a row writes may get no response while reads do, until that is a trouble of writes.
+const MAX_UNANSWERED: u32 = 3;
+
 #[derive(Debug, Default)]
 struct HealthState {
     condition: StoreCondition,
     reading: RecurringTrouble,
     writing: RecurringTrouble,
     failed_write: Option<FailedWrite>,
+    /// How often the store has responded to something else after writes that had no response, since it last
+    /// responded to one.
+    unanswered: u32,
 }
 
 /// What is known of the latest write, if it has failed.
@@ -49,7 +55,8 @@ struct FailedWrite {
     at: Instant,
     /// No member has responded: nothing is said about writes.
     is_away: bool,
-    is_full: bool,
+    /// It says nothing about other keys.
+    is_of_key: bool,
 }
 
 impl StoreHealth {
@@ -63,21 +70,23 @@ impl StoreHealth {
         let age = |failed: &FailedWrite| now.saturating_duration_since(failed.at);
         if state.failed_write.as_ref().map(age) >= Some(WRITE_MEMORY) {
             state.forget_failed_write();
+            state.unanswered = 0;
         }
         state.condition.clone()
     }
 
-    /// Whether the latest write has failed because the store was full: only another write shows that it is not full
-    /// any more.
-    pub fn was_full(&self) -> bool {
+    /// Whether the store has refused the latest write, whatever its key, because it is full for example: only another
+    /// write shows that it does not any more.
+    pub fn has_refused(&self) -> bool {
         let state = self.state();
         let failed = state.failed_write.as_ref();
-        failed.is_some_and(|failed| failed.is_full)
+        failed.is_some_and(|failed| !failed.is_away && !failed.is_of_key)
     }
 
     /// What is known of the store is complete.
     pub(super) fn read(&self) {
         let mut state = self.state();
+        state.forget_away();
         state.condition.up_to_date = Some(SystemTime::now());
         if state.condition.reading.take().is_some() && state.reading.is_over() {
             tracing::info!(
@@ -103,6 +112,7 @@ impl StoreHealth {
     /// Something was written: not merely removed or renewed, which a full store does as well.
     pub fn written(&self) {
         let mut state = self.state();
+        state.unanswered = 0;
         state.forget_failed_write();
         if state.writing.is_over() {
             tracing::info!("the store can be written again");
@@ -111,11 +121,15 @@ impl StoreHealth {
 
     /// The store has responded to something else than a write.
     pub fn reached(&self) {
+        self.state().forget_away();
+    }
+
+    /// The store has removed something, or has found that a condition of a write does not hold: it responds to
+    /// writes, and may be full all the same.
+    pub(super) fn decided(&self) {
         let mut state = self.state();
-        let failed = state.failed_write.as_ref();
-        if failed.is_some_and(|failed| failed.is_away) {
-            state.forget_failed_write();
-        }
+        state.forget_away();
+        state.unanswered = 0;
     }
 
     /// Something could not be written.
@@ -126,8 +140,8 @@ impl StoreHealth {
     fn not_written_at(&self, error: &EtcdError, now: Instant) {
         let mut state = self.state();
         // Where no member responds, that it cannot be read is the one warning.
-        let is_away = error.is_of_member();
-        let is_full = matches!(error, EtcdError::Full(_));
+        let is_away = error.is_of_member() && state.unanswered < MAX_UNANSWERED;
+        let is_of_key = matches!(error, EtcdError::Denied(_));
         let error = with_causes(error);
         if !is_away && state.writing.is_there(now) {
             tracing::warn!(
@@ -142,7 +156,7 @@ impl StoreHealth {
         state.failed_write = Some(FailedWrite {
             at: now,
             is_away,
-            is_full,
+            is_of_key,
         });
         begin(&mut state.condition.writing, error);
     }
@@ -156,6 +170,14 @@ impl HealthState {
     fn forget_failed_write(&mut self) {
         self.failed_write = None;
         self.condition.writing = None;
+    }
+
+    /// Members respond: that none has responded to a write says nothing any more.
+    fn forget_away(&mut self) {
+        if self.failed_write.as_ref().is_some_and(|it| it.is_away) {
+            self.unanswered = self.unanswered.saturating_add(1);
+            self.forget_failed_write();
+        }
     }
 }
 
@@ -185,22 +207,68 @@ mod tests {
     fn only_a_write_shows_that_a_full_store_can_be_written_again() {
         let health = StoreHealth::default();
         health.not_written(&full());
-        assert!(health.was_full());
+        assert!(health.has_refused());
         health.reached();
         health.not_written(&away());
         health.reached();
+        health.decided();
+        health.read();
         assert!(trouble(&health).unwrap().contains("is full"));
         health.written();
-        assert_eq!((trouble(&health), health.was_full()), (None, false));
+        assert_eq!((trouble(&health), health.has_refused()), (None, false));
     }
 
     #[test]
     fn a_store_that_was_away_is_known_to_be_back_by_any_response() {
+        for response in [
+            StoreHealth::reached,
+            StoreHealth::decided,
+            StoreHealth::read,
+            StoreHealth::written,
+        ] {
+            let health = StoreHealth::default();
+            health.not_written(&away());
+            assert!(trouble(&health).is_some() && !health.has_refused());
+            response(&health);
+            assert_eq!(trouble(&health), None);
+        }
+    }
+
+    #[test]
+    fn what_responds_to_reads_alone_cannot_be_written() {
         let health = StoreHealth::default();
-        health.not_written(&away());
-        assert!(trouble(&health).is_some() && !health.was_full());
-        health.reached();
-        assert_eq!(trouble(&health), None);
+        let outage = |response: fn(&StoreHealth)| {
+            // As long as nothing responds, it is one outage.
+            for _ in 0..10 {
+                health.not_written(&away());
+            }
+            response(&health);
+            trouble(&health).is_some()
+        };
+        for _ in 0..10 {
+            assert!(!outage(StoreHealth::read) && !outage(StoreHealth::decided));
+        }
+        let stays = [(); 4].map(|()| outage(StoreHealth::read));
+        assert_eq!(stays, [false, false, false, true]);
+        assert!(health.has_refused());
+        assert!(!outage(StoreHealth::written));
+        assert!(!outage(StoreHealth::read));
+    }
+
+    #[test]
+    fn what_is_refused_for_a_key_says_nothing_about_others() {
+        let other = EtcdError::Other {
+            code: 8,
+            message: "etcdserver: too many requests".into(),
+        };
+        let denied = EtcdError::Denied("permission denied".into());
+        for (error, has_refused) in [(full(), true), (other, true), (denied, false)] {
+            let health = StoreHealth::default();
+            health.not_written(&error);
+            health.read();
+            assert!(trouble(&health).is_some(), "{error}");
+            assert_eq!(health.has_refused(), has_refused, "{error}");
+        }
     }
 
     #[test]

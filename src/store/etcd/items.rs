@@ -88,11 +88,9 @@ impl EtcdItems {
     async fn get(&self, key: &str) -> Result<Option<StoredItem>, StoreError> {
         let history = self.history();
         let page = in_time(Box::pin(self.link.client.get(key))).await;
-        let item = page
-            .map_err(|error| unavailable(&error))?
-            .items
-            .into_iter()
-            .next();
+        let page = page.map_err(|error| unavailable(&error))?;
+        self.link.health().reached();
+        let item = page.items.into_iter().next();
         let item = item.map(|item| stored(item.value.to_vec(), (history, item.modified)));
         item.transpose()
     }
@@ -114,12 +112,13 @@ impl EtcdItems {
             unavailable(&error)
         })?;
         if !result.is_applied {
+            health.decided();
             return Ok(false);
         }
         match step {
             WriteStep::Put { .. } => health.written(),
             // A store that is full lets go of items all the same.
-            WriteStep::Delete(_) => health.reached(),
+            WriteStep::Delete(_) => health.decided(),
         }
         let position = StorePosition {
             history: self.history(),
@@ -254,9 +253,45 @@ async fn in_time<T>(response: EtcdResponse<'_, T>) -> Result<T, EtcdError> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::sync::Arc;
 
+    use proptest::prelude::*;
+    use tokio::net::TcpListener;
+
+    use super::super::testing;
     use super::*;
+    use crate::upstream::connect::Connector;
+
+    #[tokio::test]
+    async fn whatever_a_store_responds_that_was_away_shows_that_it_is_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = testing::settings(&[&listener]);
+        let control = tokio::runtime::Handle::current();
+        let services = Arc::default();
+        let link = EtcdLink::start(&control, &settings, Connector::default(), &services);
+        let health = Arc::clone(link.health());
+        let items = EtcdItems::new(link, "acme/ca");
+        // What the copy asks for fails.
+        let is_of_copy = |text: &str| text.contains("/v3/watch") || text.contains("range_end");
+        let responding = async {
+            loop {
+                testing::respond(&listener, |text| !is_of_copy(text)).await;
+            }
+        };
+        let asking = async {
+            let kind = ItemKind::Attempt;
+            health.not_written(&EtcdError::Ended);
+            assert_eq!(items.create(kind, "a", Vec::new()).await, Ok(false));
+            assert_eq!(health.condition().writing, None);
+            health.not_written(&EtcdError::Ended);
+            assert_eq!(items.read(kind, "a").await, Ok(None));
+            assert_eq!(health.condition().writing, None);
+        };
+        tokio::select! {
+            () = responding => unreachable!(),
+            () = asking => {}
+        }
+    }
 
     proptest! {
         #[test]

@@ -1,0 +1,38 @@
+//! What unit tests of this layer share: members that are sockets.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::config::model::EtcdConfig;
+
+/// An empty range at revision 7, or a transaction whose conditions do not hold.
+const EMPTY: &str = r#"{"header":{"revision":"7"}}"#;
+
+/// Settings with these members.
+pub(super) fn settings(members: &[&TcpListener]) -> Arc<EtcdConfig> {
+    let url = |it: &&TcpListener| format!("http://{}", it.local_addr().unwrap());
+    Arc::new(EtcdConfig {
+        members: members.iter().map(|it| url(it).parse().unwrap()).collect(),
+        prefix: "/t/".into(),
+        login: None,
+        tls: None,
+    })
+}
+
+/// Responds to the next request: that there is nothing, or that the member is not available.
+pub(super) async fn respond(listener: &TcpListener, is_available: impl Fn(&str) -> bool) {
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"}") {
+        socket.read_buf(&mut request).await.unwrap();
+    }
+    let status = match is_available(&String::from_utf8_lossy(&request)) {
+        true => "200 OK",
+        false => "503 Service Unavailable",
+    };
+    let length = EMPTY.len();
+    let response = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{EMPTY}");
+    socket.write_all(response.as_bytes()).await.unwrap();
+}
