@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use super::client::{EtcdClient, EtcdWatch};
 use super::contents::{MAX_BYTES, MAX_ITEMS, MirrorContents};
@@ -53,7 +53,12 @@ struct MirrorKeeper {
     /// Whether a watch cannot go on from what is known.
     must_read: bool,
     failures: u32,
+    /// What the check has shown by which the watch was left for one of another member; `None` after any other end.
+    left_at: Option<ShownState>,
 }
+
+/// The newest revision under the prefix, and the number of items, as the cluster knew them at a check.
+type ShownState = (i64, i64);
 
 impl Mirror {
     /// A copy of everything under the prefix of `client`, kept by a task on `control` until the last handle is
@@ -69,6 +74,7 @@ impl Mirror {
             health: Arc::clone(health),
             must_read: true,
             failures: 0,
+            left_at: None,
         };
         control.spawn(keeper.run(stopped));
         Self {
@@ -118,6 +124,7 @@ impl MirrorKeeper {
             if matches!(error, EtcdError::Compacted | EtcdError::Moved) {
                 continue;
             }
+            self.left_at = None;
             if error.is_of_token() {
                 // A watch begins although its token is not accepted, and is cancelled then.
                 self.client.renew_token();
@@ -167,9 +174,8 @@ impl MirrorKeeper {
             Ok(Err(error)) => return error,
             Err(_) => return EtcdError::Stale,
         }
-        let mut checks = interval(CHECK_INTERVAL);
-        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut expected = None;
+        let mut expected = self.left_at.take();
+        let mut checks = checks_after(expected);
         let member = watch.member();
         loop {
             let result = tokio::select! {
@@ -211,7 +217,7 @@ impl MirrorKeeper {
         &mut self,
         client: &EtcdClient,
         member: usize,
-        expected: &mut Option<(i64, i64)>,
+        expected: &mut Option<ShownState>,
     ) -> Result<(), EtcdError> {
         let latest = client.latest(client.prefix()).await?;
         let modified = latest.items.first().map_or(0, |item| item.modified);
@@ -232,12 +238,13 @@ impl MirrorKeeper {
             self.must_read = true;
             return Err(EtcdError::Stale);
         }
-        if client.has_left(member) {
-            return Err(EtcdError::Moved);
-        }
         *expected = Some((modified, latest.count));
         self.failures = 0;
         self.health.read();
+        if client.has_left(member) {
+            self.left_at = *expected;
+            return Err(EtcdError::Moved);
+        }
         Ok(())
     }
 
@@ -292,6 +299,18 @@ impl MirrorKeeper {
     }
 }
 
+/// When it is checked whether a watch shows everything; `left_at` is what the check has shown that led to it.
+fn checks_after(left_at: Option<ShownState>) -> Interval {
+    let first = match left_at {
+        None => Instant::now(),
+        // While members are slow, each check may find that another one was faster.
+        Some(_) => Instant::now() + CHECK_INTERVAL,
+    };
+    let mut checks = interval_at(first, CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    checks
+}
+
 fn bytes_of(items: &[EtcdItem]) -> usize {
     items
         .iter()
@@ -306,4 +325,48 @@ fn lock(contents: &Mutex<MirrorContents>) -> MutexGuard<'_, MirrorContents> {
 /// Waits until the last handle is gone.
 async fn stopped(stop: &mut watch::Receiver<()>) {
     while stop.changed().await.is_ok() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::super::testing;
+    use super::*;
+    use crate::upstream::connect::Connector;
+
+    #[tokio::test]
+    async fn a_check_that_moves_the_watch_has_read_the_store() {
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let second = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = testing::settings(&[&first, &second]);
+        let client = EtcdClient::new(&settings, Connector::default(), Arc::default());
+        client.leave(0);
+        let health = Arc::<StoreHealth>::default();
+        let mut keeper = MirrorKeeper {
+            client: Arc::new(client),
+            contents: Arc::default(),
+            changes: watch::channel(0).0,
+            health: Arc::clone(&health),
+            must_read: false,
+            failures: 3,
+            left_at: None,
+        };
+        let client = Arc::clone(&keeper.client);
+        let mut expected = None;
+        let checking = keeper.check(&client, 0, &mut expected);
+        let responding = testing::respond(&second, |_| true);
+        let (checked, ()) = tokio::join!(checking, responding);
+        assert!(matches!(checked, Err(EtcdError::Moved)), "{checked:?}");
+        assert!(health.condition().up_to_date.is_some());
+        assert_eq!((keeper.failures, keeper.left_at), (0, Some((0, 0))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_is_checked_at_once_unless_a_check_has_led_to_it() {
+        let begun = Instant::now();
+        assert_eq!(checks_after(None).tick().await, begun);
+        let later = checks_after(Some((7, 1))).tick().await;
+        assert_eq!(later, begun + CHECK_INTERVAL);
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{EtcdClient, Repetition};
 use crate::store::etcd::error::EtcdError;
@@ -14,6 +14,10 @@ use crate::store::etcd::error::EtcdError;
 /// How long a member may be silent, before the next one is asked as well. A start waits for three seconds: all members
 /// that may be away at once, three of seven, have to be passed within that.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How much later than another one the member that was asked first may respond, and still be asked first. When the
+/// whole cluster was slow, all respond at about the same time.
+const LEAD: Duration = Duration::from_millis(200);
 
 impl EtcdClient {
     /// The response to a request, from the first member that has one.
@@ -58,6 +62,7 @@ impl EtcdClient {
         let mut members = (0..count).map(|place| (first + place) % count);
         let mut asked = FuturesUnordered::new();
         let mut failure = None;
+        let mut has_failed = false;
         loop {
             if let Some(member) = members.next() {
                 asked.push(async move { (member, self.ask_member(member, path, body).await) });
@@ -72,11 +77,15 @@ impl EtcdClient {
             };
             match result {
                 Ok(response) => {
-                    self.prefer(member);
+                    let is_overtaken = member != first && !has_failed;
+                    if !is_overtaken || !responds_soon(first, &mut asked).await {
+                        self.prefer(member);
+                    }
                     return Ok(response);
                 }
                 Err(error) if error.is_of_member() => {
                     self.leave(member);
+                    has_failed |= member == first;
                     failure = Some(error);
                 }
                 Err(error) => return Err(error),
@@ -90,47 +99,39 @@ impl EtcdClient {
     }
 }
 
+/// Whether this member responds soon after another one.
+async fn responds_soon<F>(first: usize, asked: &mut FuturesUnordered<F>) -> bool
+where
+    F: Future<Output = (usize, Result<Bytes, EtcdError>)>,
+{
+    let responding = async {
+        while let Some((member, result)) = asked.next().await {
+            if member == first {
+                return result.is_ok();
+            }
+        }
+        false
+    };
+    timeout(LEAD, responding).await.unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
-    use tokio::time::timeout;
 
     use super::*;
-    use crate::config::model::EtcdConfig;
+    use crate::store::etcd::testing;
     use crate::upstream::connect::Connector;
 
     /// The time that a start has.
     const START: Duration = Duration::from_secs(3);
 
-    const EMPTY: &str = r#"{"header":{"revision":"7"}}"#;
-
-    /// Responds to every request with an empty range.
-    async fn respond(listener: TcpListener) {
-        loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            let mut request = Vec::new();
-            while !request.ends_with(b"}") {
-                socket.read_buf(&mut request).await.unwrap();
-            }
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", EMPTY.len());
-            let response = head + EMPTY;
-            socket.write_all(response.as_bytes()).await.unwrap();
-        }
-    }
-
     /// A client of these members, which asks the first one first, and those that say nothing.
     fn client(members: &[&TcpListener]) -> EtcdClient {
-        let url = |it: &&TcpListener| format!("http://{}", it.local_addr().unwrap());
-        let settings = EtcdConfig {
-            members: members.iter().map(|it| url(it).parse().unwrap()).collect(),
-            prefix: "/t/".into(),
-            login: None,
-            tls: None,
-        };
-        let client = EtcdClient::new(&Arc::new(settings), Connector::default(), Arc::default());
+        let settings = testing::settings(members);
+        let client = EtcdClient::new(&settings, Connector::default(), Arc::default());
         client.prefer(0);
         client
     }
@@ -143,7 +144,11 @@ mod tests {
         }
         let client = client(&members.iter().collect::<Vec<_>>());
         let last = members.pop().unwrap();
-        let answering = respond(last);
+        let answering = async {
+            loop {
+                testing::respond(&last, |_| true).await;
+            }
+        };
         let asking = async {
             let page = timeout(START, client.get("/t/a")).await;
             assert_eq!(page.expect("in time").unwrap().revision, 7);
@@ -154,6 +159,20 @@ mod tests {
             () = answering => unreachable!(),
             () = asking => {}
         }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_was_slow_does_not_change_who_is_asked_first() {
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let second = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(&[&first, &second]);
+        let answering = async {
+            testing::respond(&second, |_| true).await;
+            testing::respond(&first, |_| true).await;
+        };
+        let (page, ()) = tokio::join!(client.get("/t/a"), answering);
+        assert_eq!(page.unwrap().revision, 7);
+        assert!(!client.has_left(0));
     }
 
     #[tokio::test]
