@@ -364,6 +364,7 @@ async fn try_order(
         names: &cell.certificate.names,
         item: &item,
         replaces: None,
+        served_key: None,
         attempt: 0,
         is_trial: true,
     };

@@ -49,6 +49,8 @@ pub(super) struct IssuedFacts {
     pub(super) identifier: Option<CertificateIdentifier<'static>>,
     /// The kind of its key, if it is one of ours.
     pub(super) key_type: Option<KeyType>,
+    /// Its public key, in the form that a certificate has it in.
+    pub(super) public_key: Arc<[u8]>,
 }
 
 impl IssuedFacts {
@@ -100,6 +102,7 @@ impl IssuedCertificate {
                 directory: directory(pem).into(),
                 identifier,
                 key_type,
+                public_key: parsed.public_key().raw.into(),
             },
         })
     }

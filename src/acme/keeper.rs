@@ -260,12 +260,14 @@ impl<S: ItemStore> CertificateKeeper<S> {
         let _permit = authority.parts.orders.acquire().await;
         authority.clear(&self.cell.item).await?;
         let facts = self.cell.facts();
+        let served_key = facts.as_ref().map(|facts| Arc::clone(&facts.public_key));
         let replaced = facts.filter(|facts| *facts.directory == *authority.config.directory);
         let mut plan = OrderPlan {
             authority,
             names: &self.cell.certificate.names,
             item: &self.cell.item,
             replaces: replaced.and_then(|facts| facts.identifier),
+            served_key,
             attempt: usize::try_from(self.failures).unwrap_or(usize::MAX),
             is_trial: false,
         };
@@ -302,7 +304,8 @@ impl<S: ItemStore> CertificateKeeper<S> {
             "certificate issued"
         );
         match stored {
-            // Until then, a process that is killed gets the same certificate again.
+            // Until then, a process that is killed gets the same certificate again. If it stays for longer, the next order
+            // recognizes it by its key.
             Ok(()) => {
                 let _ = store.remove(ItemKind::Order, item).await;
             }

@@ -2,7 +2,7 @@
 
 use rcgen::{
     CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
-    RsaKeySize,
+    PublicKeyData as _, RsaKeySize,
 };
 use rustls::pki_types::CertificateSigningRequestDer;
 use zeroize::Zeroizing;
@@ -29,6 +29,12 @@ pub(super) async fn new_key(key_type: KeyType) -> Result<Zeroizing<String>, Acme
     });
     made.await
         .map_err(|error| AcmeError::Key(error.to_string()))
+}
+
+/// The public key of this key, in the form that a certificate has it in; `None` if it is not a key.
+pub(super) fn public_key(pem: &str) -> Option<Vec<u8>> {
+    let pair = KeyPair::from_pem(pem).ok()?;
+    Some(pair.subject_public_key_info())
 }
 
 /// A request for a certificate for these names, made with this key.
@@ -75,6 +81,10 @@ mod tests {
             assert!(pair.is_compatible(algorithm), "{key_type:?}");
             let names = certificate(&["a.example.com", "*.b.example.com"]).names;
             let made = request(keys[0].clone(), &names).await.unwrap();
+            // What a certificate will have.
+            let public = public_key(&keys[0]).unwrap();
+            assert!(made.windows(public.len()).any(|part| part == public));
+            assert_ne!(Some(public), public_key(&keys[1]));
             for name in ["a.example.com", "*.b.example.com"] {
                 assert!(made.windows(name.len()).any(|part| part == name.as_bytes()));
             }

@@ -1,5 +1,6 @@
 //! One order: from the names to a certificate.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
@@ -14,10 +15,10 @@ use super::authority::Authority;
 use super::chain::{IssuedCertificate, stored_form};
 use super::challenge::{OpenChallenge, protocol_type};
 use super::errors::AcmeError;
-use super::key::{key_type_name, new_key, request};
+use super::key::{key_type_name, new_key, public_key, request};
 use super::problem::problem_text;
 use super::renewal::FailureKind;
-use crate::config::model::{ChallengeKind, HostPattern};
+use crate::config::model::{AcmeConfig, ChallengeKind, HostPattern};
 use crate::store::{ItemKind, ItemStore};
 
 /// How often an order is asked for, and for how long: validation takes seconds, and a minute if it is slow.
@@ -36,6 +37,8 @@ pub(super) struct OrderPlan<'a, S> {
     pub(super) item: &'a str,
     /// The certificate that it replaces.
     pub(super) replaces: Option<CertificateIdentifier<'static>>,
+    /// The public key of the certificate that is served, if one was issued.
+    pub(super) served_key: Option<Arc<[u8]>>,
     /// The attempts before this one that have failed: each uses the next challenge.
     pub(super) attempt: usize,
     /// Whether nothing is stored but the answers to challenges.
@@ -61,6 +64,21 @@ struct UnfinishedOrder {
     profile: Option<String>,
     key_type: String,
     key: Zeroizing<String>,
+}
+
+impl UnfinishedOrder {
+    /// Whether it is for a certificate as the authority is configured now.
+    fn fits(&self, config: &AcmeConfig) -> bool {
+        *self.directory == *config.directory
+            && self.profile.as_deref() == config.profile.as_deref()
+            && self.key_type == key_type_name(config.key_type)
+    }
+
+    /// Whether its certificate is the one that is served, with this key: the store was away when it was issued. The
+    /// authority would give the same one again.
+    fn is_done(&self, served_key: Option<&[u8]>) -> bool {
+        served_key.is_some_and(|served| public_key(&self.key).as_deref() == Some(served))
+    }
 }
 
 /// An order and its key.
@@ -153,15 +171,10 @@ impl<S: ItemStore> OrderPlan<'_, S> {
         let Some(json) = json else {
             return Ok(None);
         };
-        let config = &self.authority.config;
-        let fits = |found: &UnfinishedOrder| {
-            *found.directory == *config.directory
-                && found.profile.as_deref() == config.profile.as_deref()
-                && found.key_type == key_type_name(config.key_type)
-        };
-        let found = serde_json::from_slice::<UnfinishedOrder>(&json)
-            .ok()
-            .filter(fits);
+        let found = serde_json::from_slice::<UnfinishedOrder>(&json).ok();
+        let found = found.filter(|found| {
+            found.fits(&self.authority.config) && !found.is_done(self.served_key.as_deref())
+        });
         let Some(found) = found else {
             self.forget().await?;
             return Ok(None);
@@ -380,5 +393,41 @@ impl<S: ItemStore> OrderPlan<'_, S> {
             said.push(otherwise.unwrap_or_else(|| "no reason is given".to_owned()));
         }
         AcmeError::Validation(said.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{authority, issued_form};
+    use super::*;
+    use crate::config::model::KeyType;
+
+    /// An unfinished order of [`authority`] with this key.
+    fn order(key: &str, key_type: KeyType) -> UnfinishedOrder {
+        UnfinishedOrder {
+            url: "https://ca.invalid/order".to_owned(),
+            directory: authority().directory.to_string(),
+            profile: None,
+            key_type: key_type_name(key_type).to_owned(),
+            key: Zeroizing::new(key.to_owned()),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_whose_certificate_is_served_is_not_continued() {
+        let form = issued_form(&["a.example.com"], -1, 89);
+        let text = str::from_utf8(&form).unwrap();
+        let begin = text.find("-----BEGIN PRIVATE KEY").unwrap();
+        let end = text.find("-----BEGIN CERTIFICATE").unwrap();
+        let served = IssuedCertificate::parse(&form).unwrap().facts.public_key;
+        let done = order(&text[begin..end], KeyType::EcdsaP256);
+        assert!(done.fits(&authority()) && done.is_done(Some(&served)));
+        // A node that was killed has not served it.
+        assert!(!done.is_done(None));
+        for key_type in [KeyType::EcdsaP256, KeyType::Rsa2048] {
+            let next = order(&new_key(key_type).await.unwrap(), key_type);
+            assert!(!next.is_done(Some(&served)), "{key_type:?}");
+        }
+        assert!(!order("not a key", KeyType::EcdsaP256).is_done(Some(&served)));
     }
 }

@@ -165,6 +165,38 @@ async fn a_renewal_has_a_new_key_and_replaces_the_old_certificate() {
     assert_eq!(ca.history().accounts, 1);
 }
 
+#[tokio::test]
+async fn an_order_that_is_left_does_not_give_the_certificate_that_is_served() {
+    let ca = AcmeCa::start(CaSettings {
+        holds_validations: true,
+        ..CaSettings::default()
+    })
+    .await;
+    let state = tempfile::tempdir().unwrap();
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let node = AcmeNode::keeping(&ca, &[certificate]).await;
+    let orders = || {
+        let files = files(state.path()).into_iter();
+        files.filter(|(path, _)| path.contains("orders/"))
+    };
+    until("the validation", || ca.is_validating()).await;
+    let (path, content) = orders().next().unwrap();
+    ca.change(|settings| settings.holds_validations = false);
+    let old = node.until_issued().await;
+    until("the order to be removed", || orders().count() == 0).await;
+    // As if the store had been away at that moment: the certificate was stored later, by the scan.
+    std::fs::write(state.path().join(path), content).unwrap();
+    node.keepers.renew_now("a.example.com");
+    let renewed = node.until("the renewal", |status| {
+        let orders = ca.history().orders;
+        !status.is_ordering && (orders == 2 || status.failure.is_some())
+    });
+    let renewed = renewed.await;
+    assert!(renewed.failure.is_none(), "{:?}", renewed.failure);
+    assert_ne!(renewed.served.unwrap().certified.cert, old.certified.cert);
+    assert_eq!(ca.history().issued, 2);
+}
+
 fn canned(status: u16, problem: Option<&'static str>, retry_after: Option<u32>) -> CannedFailure {
     CannedFailure {
         status,
