@@ -20,6 +20,10 @@ use crate::config::model::Secret;
 /// Keys that are accepted at the same time, about: what was made with any of them may have to be verified with all.
 const KEYS_AT_ONCE: u32 = 4;
 
+/// What counts at most of how long others need the current key: one of them may have had a wrong configuration for a
+/// minute. Who goes on to need keys for longer makes them.
+const MAX_OF_OTHERS: Duration = Duration::from_secs(120 * 24 * 60 * 60);
+
 /// The times of an agreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPlan {
@@ -161,6 +165,14 @@ impl KeyAgreement {
         keep_for.as_secs().saturating_add(part)
     }
 
+    /// How long the current key of `set` is that, at least: new keys are needed for as long as this one, or as this
+    /// node says, and not too many of them at the same time.
+    fn rotate_after(&self, set: &SharedKeySet) -> Duration {
+        let of_others = Duration::from_secs(set.keep_for).min(MAX_OF_OTHERS);
+        let needed = self.plan.keep_for.max(of_others);
+        self.plan.rotate_after.max(needed / KEYS_AT_ONCE)
+    }
+
     fn adopt(&mut self, now: Duration, set: SharedKeySet) {
         if self.known.as_ref() != Some(&set) {
             self.since = now;
@@ -199,7 +211,7 @@ impl KeyAgreement {
         set.previous
             .retain(|key| key.age < Duration::from_secs(key.keep_for));
         has_changed |= set.previous.len() != count;
-        let rotate_after = plan.rotate_after.max(set.longest() / KEYS_AT_ONCE);
+        let rotate_after = self.rotate_after(&set);
         let is_spread = self
             .stored_next
             .as_ref()

@@ -94,13 +94,6 @@ impl SharedKeySet {
         self
     }
 
-    /// The longest that any of the keys is kept.
-    pub fn longest(&self) -> Duration {
-        let retired = self.previous.iter().map(|key| key.keep_for);
-        let longest = retired.fold(self.keep_for.max(self.next_keep_for), u64::max);
-        Duration::from_secs(longest)
-    }
-
     /// All keys, the oldest first, and which of them is current.
     pub fn keys(&self) -> SharedKeys {
         let previous = self.previous.iter().map(|key| &key.secret);
@@ -130,6 +123,6 @@ mod tests {
         // There is no next key to keep.
         assert_eq!(kept.next_keep_for, 0);
         let kept = SharedKeySet::parse(&kept.to_json()).unwrap().kept_for(30);
-        assert_eq!(kept.longest(), Duration::from_secs(60));
+        assert_eq!((kept.keep_for, kept.previous[0].keep_for), (60, 60));
     }
 }

@@ -222,6 +222,43 @@ fn keys_that_are_kept_for_longer_change_less_often() {
 }
 
 #[test]
+fn one_wrong_time_stops_the_rotation_for_thirty_days_at_most() {
+    const DAY: u64 = 24 * 60 * 60;
+    const USUAL: KeyPlan = KeyPlan {
+        rotate_after: Duration::from_secs(7 * DAY),
+        ..PLAN
+    };
+    const WRONG: KeyPlan = KeyPlan {
+        keep_for: Duration::from_secs(3650 * DAY),
+        ..USUAL
+    };
+    let mut node = KeyAgreement::new("a", USUAL, None);
+    let mut at = 0;
+    let first = node.step(seconds(0), StoredSet::Absent, key(1)).unwrap();
+    let mut set = first.unwrap();
+    node.written(seconds(0), set.clone());
+    set = made_until(&mut node, &mut at, set, |set| set.current.is_some());
+    node.set_plan(WRONG);
+    set = made_until(&mut node, &mut at, set, |set| set.keep_for == 3650 * DAY);
+    node.set_plan(USUAL);
+    for days in [30, 7, 7] {
+        let before = set.current.clone();
+        let same = |set: &SharedKeySet| set.next.is_none() && set.current == before;
+        at += days * DAY - 60;
+        let stored = StoredSet::Present(set.clone());
+        let beat = node.step(seconds(at), stored, key(at)).unwrap().unwrap();
+        assert!(same(&beat), "{days}");
+        node.written(seconds(at), beat.clone());
+        let begun = at;
+        set = made_until(&mut node, &mut at, beat, |set| !same(set));
+        set = made_until(&mut node, &mut at, set, |set| set.current != before);
+        assert!(at - begun <= 70, "{days}: {at}");
+    }
+    // What was made with the key while it was to be kept for so long may still be there.
+    assert_eq!(set.previous[0].keep_for, 3650 * DAY);
+}
+
+#[test]
 fn a_store_that_has_lost_the_keys_gets_them_back() {
     let set = |version, number| SharedKeySet {
         version,
