@@ -19,6 +19,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// After this time, a challenge has been left behind by a node that was killed. Orders are much shorter.
 const MAX_CHALLENGE_AGE: Duration = Duration::from_secs(60 * 60);
 
+const UNUSABLE: &str = "folder of certificates cannot be used; those in memory are served, and none is ordered until it can";
+
+const SEALED: &str = "a certificate in the store cannot be opened; the one in memory is served until another one is issued";
+
+/// What is wrong, and the message that says so.
+type ScanTrouble = (StoreError, &'static str);
+
 /// The challenges of other nodes, as they were seen last.
 #[derive(Default)]
 struct SeenChallenges(HashMap<Box<str>, SeenChallenge>);
@@ -43,8 +50,8 @@ pub(super) async fn scan<S: ItemStore>(
             let usable = authority.store.check().await;
             let challenges = seen.scan(&authority).await;
             let certificates = scan_certificates(&authority).await;
-            let result = usable.and(challenges).and(certificates);
-            trouble.note(&authority, &reports, result.err().as_ref());
+            let found = trouble_of(usable.and(challenges), certificates);
+            trouble.note(&authority, &reports, found.as_ref());
             sleep(INTERVAL).await;
         };
         tokio::select! {
@@ -58,6 +65,21 @@ pub(super) async fn scan<S: ItemStore>(
         .replace_others(&authority.config.name, []);
 }
 
+/// What is wrong with the folder, or else with the certificates in it.
+fn trouble_of(
+    folder: Result<(), StoreError>,
+    certificates: Result<(), StoreError>,
+) -> Option<ScanTrouble> {
+    let is_usable = folder.is_ok();
+    let error = folder.and(certificates).err()?;
+    // An order writes over what cannot be opened.
+    let message = match is_usable && error.is_sealed() {
+        true => SEALED,
+        false => UNUSABLE,
+    };
+    Some((error, message))
+}
+
 /// Why the folder cannot be used, as it was reported last; `None` if it can.
 #[derive(Default)]
 struct FolderTrouble(Option<Arc<str>>);
@@ -68,13 +90,13 @@ impl FolderTrouble {
         &mut self,
         authority: &Authority<S>,
         reports: &FailureReports,
-        error: Option<&StoreError>,
+        found: Option<&ScanTrouble>,
     ) {
         let name = &*authority.config.name;
-        let now: Option<Arc<str>> = error.map(|error| error.to_string().into());
+        let now: Option<Arc<str>> = found.map(|(error, _)| error.to_string().into());
         let before = std::mem::replace(&mut self.0, now.clone());
-        match (&now, error) {
-            (Some(cause), Some(error)) if before != now => {
+        match (&now, found) {
+            (Some(cause), Some((error, message))) if before != now => {
                 // It may change between two causes again and again.
                 if let Some(unreported) = reports.admit(cause, std::time::Instant::now()) {
                     tracing::warn!(
@@ -82,7 +104,7 @@ impl FolderTrouble {
                         error = &**cause,
                         hint = error.hint(),
                         unreported,
-                        "folder of certificates cannot be used; those in memory are served, and none is ordered until it can"
+                        "{message}"
                     );
                 }
             }
@@ -168,4 +190,28 @@ async fn scan_certificates<S: ItemStore>(authority: &Authority<S>) -> Result<(),
         failure = failure.or(done.err());
     }
     failure.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::seal::SealError;
+
+    #[test]
+    fn a_certificate_that_cannot_be_opened_does_not_prevent_orders() {
+        let sealed = || {
+            Err(StoreError::Sealed {
+                item: "certificates/a".to_owned(),
+                error: SealError::OtherSecret,
+            })
+        };
+        let away = || Err(StoreError::Unavailable("away".to_owned()));
+        let message = |folder, certificates| Some(trouble_of(folder, certificates)?.1);
+        assert_eq!(message(Ok(()), Ok(())), None);
+        assert_eq!(message(Ok(()), sealed()), Some(SEALED));
+        assert_eq!(message(Ok(()), away()), Some(UNUSABLE));
+        assert_eq!(message(away(), sealed()), Some(UNUSABLE));
+        // Without a secret, the store as a whole cannot be used.
+        assert_eq!(message(sealed(), sealed()), Some(UNUSABLE));
+    }
 }
