@@ -47,6 +47,8 @@ struct HealthState {
     /// How often the store has responded to something else after writes that had no response, since it last
     /// responded to one.
     unanswered: u32,
+    /// When a write last had no response.
+    unanswered_at: Option<Instant>,
 }
 
 /// What is known of the latest write, if it has failed.
@@ -70,7 +72,6 @@ impl StoreHealth {
         let age = |failed: &FailedWrite| now.saturating_duration_since(failed.at);
         if state.failed_write.as_ref().map(age) >= Some(WRITE_MEMORY) {
             state.forget_failed_write();
-            state.unanswered = 0;
         }
         state.condition.clone()
     }
@@ -140,7 +141,11 @@ impl StoreHealth {
     fn not_written_at(&self, error: &EtcdError, now: Instant) {
         let mut state = self.state();
         // Where no member responds, that it cannot be read is the one warning.
-        let is_away = error.is_of_member() && state.unanswered < MAX_UNANSWERED;
+        let is_unanswered = error.is_of_member();
+        if is_unanswered {
+            state.count_from(now);
+        }
+        let is_away = is_unanswered && state.unanswered < MAX_UNANSWERED;
         let is_of_key = matches!(error, EtcdError::Denied(_));
         let error = with_causes(error);
         if !is_away && state.writing.is_there(now) {
@@ -170,6 +175,14 @@ impl HealthState {
     fn forget_failed_write(&mut self) {
         self.failed_write = None;
         self.condition.writing = None;
+    }
+
+    /// Outages that are far apart are not one trouble, whether something was written between them or not.
+    fn count_from(&mut self, now: Instant) {
+        let before = self.unanswered_at.replace(now);
+        if before.is_some_and(|at| now.saturating_duration_since(at) >= WRITE_MEMORY) {
+            self.unanswered = 0;
+        }
     }
 
     /// Members respond: that none has responded to a write says nothing any more.
@@ -253,6 +266,17 @@ mod tests {
         assert!(health.has_refused());
         assert!(!outage(StoreHealth::written));
         assert!(!outage(StoreHealth::read));
+    }
+
+    #[test]
+    fn outages_that_are_far_apart_are_not_one_trouble() {
+        let health = StoreHealth::default();
+        let now = Instant::now();
+        for number in 0..10 {
+            health.not_written_at(&away(), now + number * WRITE_MEMORY);
+            health.read();
+            assert_eq!(trouble(&health), None);
+        }
     }
 
     #[test]
