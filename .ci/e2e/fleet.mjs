@@ -160,9 +160,14 @@ redirect_to_https = true`
 
   /** What the node says about the fleet; undefined if it does not respond. */
   fleet() {
+    return this.get('fleet')
+  }
+
+  /** What its admin interface answers; undefined if it does not. */
+  get(what) {
     const headers = { authorization: `Bearer ${readFileSync(file('admin.token'), 'utf8').trim()}` }
     return new Promise((done) => {
-      const asked = request(`https://${this.admin}/v1/fleet`, { ca: readFileSync(file('root.pem')), headers, timeout: 5000 }, async (answer) => {
+      const asked = request(`https://${this.admin}/v1/${what}`, { ca: readFileSync(file('root.pem')), headers, timeout: 5000 }, async (answer) => {
         let text = ''
         for await (const part of answer) text += part
         done(answer.statusCode === 200 ? JSON.parse(text) : undefined)
@@ -341,6 +346,8 @@ async function keys(check) {
     }
   })
   await check('a sticky cookie of one node leads to the same endpoint on the others', async () => {
+    const used = async (node) => (await node.get('status'))?.shared_keys.find((it) => it.keys === 'sticky-keys').key
+    await everywhere('the same sticky key', async (node) => await used(node) && await used(node) === await used(nodes[0]))
     for (let count = 0; count < 6; count += 1) {
       const first = await loads[count % 3].connect()
       const second = await loads[(count + 1) % 3].connect({ cookie: first.cookie })
