@@ -2,7 +2,7 @@
 
 mod asking;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub struct EtcdClient {
     counters: Arc<ClientCounters>,
     /// The member that was asked last.
     current: AtomicUsize,
+    /// Whether another one was faster in the latest read, and the member is asked first all the same.
+    was_overtaken: AtomicBool,
     /// What stands for the user. Every member accepts it.
     token: Mutex<Option<Secret>>,
 }
@@ -84,6 +86,7 @@ impl EtcdClient {
             connector,
             counters,
             current: AtomicUsize::new(first),
+            was_overtaken: AtomicBool::new(false),
             token: Mutex::default(),
         }
     }

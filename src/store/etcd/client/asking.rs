@@ -15,8 +15,9 @@ use crate::store::etcd::error::EtcdError;
 /// that may be away at once, three of seven, have to be passed within that.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How much later than another one the member that was asked first may respond, and still be asked first. When the
-/// whole cluster was slow, all respond at about the same time.
+/// How much later than another one the member that was asked first may respond, and still be asked first, once. When
+/// the whole cluster was slow, all respond at about the same time; a member that is slow by itself is overtaken in the
+/// next request, too.
 const LEAD: Duration = Duration::from_millis(200);
 
 impl EtcdClient {
@@ -59,6 +60,8 @@ impl EtcdClient {
     async fn ask_soon(&self, path: &'static str, body: &Bytes) -> Result<Bytes, EtcdError> {
         let count = self.settings.members.len();
         let first = self.current.load(Ordering::Relaxed);
+        // As it is now: requests that wait at the same time are slow for the same reason.
+        let was_overtaken = self.was_overtaken.load(Ordering::Relaxed);
         let mut members = (0..count).map(|place| (first + place) % count);
         let mut asked = FuturesUnordered::new();
         let mut failure = None;
@@ -78,7 +81,9 @@ impl EtcdClient {
             match result {
                 Ok(response) => {
                     let is_overtaken = member != first && !has_failed;
-                    if !is_overtaken || !responds_soon(first, &mut asked).await {
+                    if is_overtaken && !was_overtaken && responds_soon(first, &mut asked).await {
+                        self.was_overtaken.store(true, Ordering::Relaxed);
+                    } else {
                         self.prefer(member);
                     }
                     return Ok(response);
@@ -96,6 +101,7 @@ impl EtcdClient {
     /// Asks this member first from now on.
     fn prefer(&self, member: usize) {
         self.current.store(member, Ordering::Relaxed);
+        self.was_overtaken.store(false, Ordering::Relaxed);
     }
 }
 
@@ -173,6 +179,30 @@ mod tests {
         let (page, ()) = tokio::join!(client.get("/t/a"), answering);
         assert_eq!(page.unwrap().revision, 7);
         assert!(!client.has_left(0));
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_overtaken_twice_in_a_row_is_not_asked_first_any_more() {
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let second = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(&[&first, &second]);
+        let all = [&second, &first];
+        // What responds to each request, one after the other, and whether the first one is left by that.
+        for (responding, has_left) in [
+            (&all[..], false),
+            (&all[1..], false),
+            (&all[..], false),
+            (&all[..], true),
+        ] {
+            let answering = async {
+                for member in responding {
+                    testing::respond(member, |_| true).await;
+                }
+            };
+            let (page, ()) = tokio::join!(client.get("/t/a"), answering);
+            assert_eq!(page.unwrap().revision, 7);
+            assert_eq!(client.has_left(0), has_left);
+        }
     }
 
     #[tokio::test]
