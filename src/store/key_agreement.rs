@@ -21,8 +21,9 @@ use crate::config::model::Secret;
 const KEYS_AT_ONCE: u32 = 4;
 
 /// What counts at most of how long others need the current key: one of them may have had a wrong configuration for a
-/// minute. Who goes on to need keys for longer makes them.
-const MAX_OF_OTHERS: Duration = Duration::from_secs(120 * 24 * 60 * 60);
+/// minute. With keys that change after a quarter of this, the previous ones that are kept last for 400 days. No
+/// browser keeps a cookie for longer.
+const MAX_OF_OTHERS: Duration = Duration::from_secs(200 * 24 * 60 * 60);
 
 /// The times of an agreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
