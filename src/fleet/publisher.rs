@@ -136,11 +136,10 @@ impl MemberPublisher {
                 how = ended(&mut end) => break how,
                 done = self.step() => done,
             };
-            let Err(error) = done else {
+            if done.is_ok() {
                 failures = 0;
                 continue;
-            };
-            self.link.health().not_written(&error);
+            }
             failures += 1;
             let pause = backoff(failures).min(MAX_PAUSE);
             let pause = pause.mul_f64(1.0 - fastrand::f64() / 2.0);
@@ -156,12 +155,14 @@ impl MemberPublisher {
         }
     }
 
-    /// Renews the lease if that is due, and writes the item if it has changed.
+    /// Renews the lease if that is due, and writes the item if it has changed. A failure is noted in the health of the
+    /// store.
     async fn step(&mut self) -> Result<(), EtcdError> {
         let lease = self.keep_lease().await?;
         let load = (self.load.0)();
         if self.is_due(&load) {
-            self.write(lease, load).await?;
+            let written = self.write(lease, load).await;
+            written.inspect_err(|error| self.link.health().not_written(error))?;
         }
         Ok(())
     }
@@ -175,15 +176,19 @@ impl MemberPublisher {
             match client.keep_alive(lease.id).await {
                 Ok(()) => {
                     lease.renewed = Instant::now();
-                    self.link.health().reached();
+                    self.link.health().renewed();
                     return Ok(lease.id);
                 }
                 // The item has gone with it.
                 Err(EtcdError::NoLease) => (self.lease, self.stored) = (None, None),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.link.health().not_renewed(&error);
+                    return Err(error);
+                }
             }
         }
-        let granted = client.grant(LEASE).await?;
+        let granted = client.grant(LEASE).await;
+        let granted = granted.inspect_err(|error| self.link.health().not_written(error))?;
         self.lease = Some(HeldLease {
             id: granted.id,
             renewed: Instant::now(),
@@ -251,6 +256,7 @@ impl MemberPublisher {
                 self.hold();
                 return Ok(());
             }
+            self.link.health().decided();
             if !self.may_replace(result.found.first()) {
                 return Ok(());
             }
@@ -326,4 +332,96 @@ async fn ended(end: &mut watch::Receiver<PublisherEnd>) -> PublisherEnd {
     let end = end.wait_for(|end| *end != PublisherEnd::Runs).await;
     // Without a sender, the process ends.
     end.map_or(PublisherEnd::PassesOn, |end| *end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::net::TcpListener;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::config::model::{SharedThings, TrustedMembers};
+    use crate::fleet::place::ProcessPlace;
+    use crate::store::etcd::testing;
+    use crate::upstream::connect::Connector;
+
+    /// A publisher that has a lease, and has written nothing.
+    fn publisher(member: &TcpListener) -> MemberPublisher {
+        let settings = testing::settings(&[member]);
+        let control = Handle::current();
+        let link = EtcdLink::start(&control, &settings, Connector::default(), &Arc::default());
+        let facts = ProcessFacts {
+            identity: NodeIdentity {
+                instance: "a".into(),
+                process: ProcessPlace::own(),
+            },
+            generation: 0,
+            started: "".into(),
+        };
+        let fleet = Arc::new(FleetConfig {
+            node: "edge-1".into(),
+            share: SharedThings::default(),
+            admin_url: None,
+            trusted: TrustedMembers::default(),
+        });
+        let load = LoadSource::new(MemberLoad::default);
+        MemberPublisher::new(
+            link,
+            fleet,
+            facts,
+            load,
+            watch::channel(NodeNameClaim::default()).0,
+        )
+    }
+
+    fn lease(renewed: Instant) -> Option<HeldLease> {
+        Some(HeldLease { id: 1, renewed })
+    }
+
+    #[tokio::test]
+    async fn what_has_a_response_between_outages_makes_them_no_trouble_of_writes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut publisher = publisher(&listener);
+        let health = Arc::clone(publisher.link.health());
+        let is_up = Cell::new(true);
+        // What the copy asks for fails.
+        let is_of_copy = |text: &str| text.contains("/v3/watch") || text.contains("range_end");
+        let responding = async {
+            loop {
+                testing::respond(&listener, |text| is_up.get() && !is_of_copy(text)).await;
+            }
+        };
+        let publishing = async {
+            let long_ago = Instant::now().checked_sub(RENEWAL).unwrap();
+            // Another node has the name: the lease is renewed, and nothing is written.
+            publisher.refused = Some(Instant::now());
+            for _ in 0..10 {
+                publisher.lease = lease(long_ago);
+                is_up.set(false);
+                assert!(publisher.step().await.is_err());
+                assert!(health.condition().writing.is_some());
+                is_up.set(true);
+                health.reached();
+                assert!(publisher.step().await.is_ok());
+                assert_eq!(health.condition().writing, None);
+            }
+            // Writes have a response: that their condition does not hold.
+            for _ in 0..10 {
+                (publisher.lease, publisher.refused) = (lease(Instant::now()), None);
+                is_up.set(false);
+                assert!(publisher.step().await.is_err());
+                assert!(health.condition().writing.is_some());
+                is_up.set(true);
+                health.reached();
+                assert!(publisher.step().await.is_ok());
+                assert_eq!(health.condition().writing, None);
+            }
+        };
+        tokio::select! {
+            () = responding => unreachable!(),
+            () = publishing => {}
+        }
+    }
 }

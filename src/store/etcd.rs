@@ -11,4 +11,4 @@ pub mod mirror;
 pub mod link;
 pub mod items;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

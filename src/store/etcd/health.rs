@@ -35,7 +35,7 @@ pub struct StoreCondition {
 /// known that it would succeed.
 const WRITE_MEMORY: Duration = Duration::from_secs(10 * 60);
 
-/// How often in a row writes may get no response while reads do, until that is a trouble of writes.
+/// How often in a row writes, or renewals, may get no response while reads do, until that is a trouble of writes.
 const MAX_UNANSWERED: u32 = 3;
 
 #[derive(Debug, Default)]
@@ -44,16 +44,31 @@ struct HealthState {
     reading: RecurringTrouble,
     writing: RecurringTrouble,
     failed_write: Option<FailedWrite>,
-    /// How often the store has responded to something else after writes that had no response, since it last
+    writes: UnansweredCount,
+    /// Apart from writes: a node that has nothing to write renews its lease all the same.
+    renewals: UnansweredCount,
+}
+
+/// What the store is asked for to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ChangeKind {
+    Write,
+    Renewal,
+}
+
+#[derive(Debug, Default)]
+struct UnansweredCount {
+    /// How often the store has responded to something else after such requests that had no response, since it last
     /// responded to one.
-    unanswered: u32,
-    /// When a write last had no response.
-    unanswered_at: Option<Instant>,
+    count: u32,
+    /// When one last had no response.
+    at: Option<Instant>,
 }
 
 /// What is known of the latest write, if it has failed.
 #[derive(Debug)]
 struct FailedWrite {
+    kind: ChangeKind,
     at: Instant,
     /// No member has responded: nothing is said about writes.
     is_away: bool,
@@ -113,7 +128,7 @@ impl StoreHealth {
     /// Something was written: not merely removed or renewed, which a full store does as well.
     pub fn written(&self) {
         let mut state = self.state();
-        state.unanswered = 0;
+        state.forget_counts();
         state.forget_failed_write();
         if state.writing.is_over() {
             tracing::info!("the store can be written again");
@@ -125,27 +140,35 @@ impl StoreHealth {
         self.state().forget_away();
     }
 
-    /// The store has removed something, or has found that a condition of a write does not hold: it responds to
-    /// writes, and may be full all the same.
-    pub(super) fn decided(&self) {
+    /// A lease was renewed, which a full store does as well.
+    pub fn renewed(&self) {
         let mut state = self.state();
         state.forget_away();
-        state.unanswered = 0;
+        state.renewals.count = 0;
+    }
+
+    /// The store has removed something, or has found that a condition of a write does not hold: it responds to
+    /// writes, and may be full all the same.
+    pub fn decided(&self) {
+        let mut state = self.state();
+        state.forget_away();
+        state.forget_counts();
     }
 
     /// Something could not be written.
     pub fn not_written(&self, error: &EtcdError) {
-        self.not_written_at(error, Instant::now());
+        self.not_changed(ChangeKind::Write, error, Instant::now());
     }
 
-    fn not_written_at(&self, error: &EtcdError, now: Instant) {
+    /// A lease could not be renewed.
+    pub fn not_renewed(&self, error: &EtcdError) {
+        self.not_changed(ChangeKind::Renewal, error, Instant::now());
+    }
+
+    fn not_changed(&self, kind: ChangeKind, error: &EtcdError, now: Instant) {
         let mut state = self.state();
         // Where no member responds, that it cannot be read is the one warning.
-        let is_unanswered = error.is_of_member();
-        if is_unanswered {
-            state.count_from(now);
-        }
-        let is_away = is_unanswered && state.unanswered < MAX_UNANSWERED;
+        let is_away = error.is_of_member() && state.unanswered(kind).at(now) < MAX_UNANSWERED;
         let is_of_key = matches!(error, EtcdError::Denied(_));
         let error = with_causes(error);
         if !is_away && state.writing.is_there(now) {
@@ -159,6 +182,7 @@ impl StoreHealth {
             return;
         }
         state.failed_write = Some(FailedWrite {
+            kind,
             at: now,
             is_away,
             is_of_key,
@@ -177,20 +201,37 @@ impl HealthState {
         self.condition.writing = None;
     }
 
-    /// Outages that are far apart are not one trouble, whether something was written between them or not.
-    fn count_from(&mut self, now: Instant) {
-        let before = self.unanswered_at.replace(now);
-        if before.is_some_and(|at| now.saturating_duration_since(at) >= WRITE_MEMORY) {
-            self.unanswered = 0;
+    fn forget_counts(&mut self) {
+        self.writes.count = 0;
+        self.renewals.count = 0;
+    }
+
+    fn unanswered(&mut self, kind: ChangeKind) -> &mut UnansweredCount {
+        match kind {
+            ChangeKind::Write => &mut self.writes,
+            ChangeKind::Renewal => &mut self.renewals,
         }
     }
 
     /// Members respond: that none has responded to a write says nothing any more.
     fn forget_away(&mut self) {
-        if self.failed_write.as_ref().is_some_and(|it| it.is_away) {
-            self.unanswered = self.unanswered.saturating_add(1);
+        if let Some(failed) = self.failed_write.as_ref().filter(|it| it.is_away) {
+            let unanswered = self.unanswered(failed.kind);
+            unanswered.count = unanswered.count.saturating_add(1);
             self.forget_failed_write();
         }
+    }
+}
+
+impl UnansweredCount {
+    /// The count as it is before a request without a response at `now`: outages that are far apart are not one
+    /// trouble, whether something was written between them or not.
+    fn at(&mut self, now: Instant) -> u32 {
+        let before = self.at.replace(now);
+        if before.is_some_and(|at| now.saturating_duration_since(at) >= WRITE_MEMORY) {
+            self.count = 0;
+        }
+        self.count
     }
 }
 
@@ -235,6 +276,7 @@ mod tests {
     fn a_store_that_was_away_is_known_to_be_back_by_any_response() {
         for response in [
             StoreHealth::reached,
+            StoreHealth::renewed,
             StoreHealth::decided,
             StoreHealth::read,
             StoreHealth::written,
@@ -269,11 +311,35 @@ mod tests {
     }
 
     #[test]
+    fn renewals_without_a_response_count_until_one_has_one() {
+        let health = StoreHealth::default();
+        for _ in 0..10 {
+            health.not_renewed(&away());
+            health.read();
+            health.renewed();
+        }
+        let outage = |failure: fn(&StoreHealth, &EtcdError)| {
+            failure(&health, &away());
+            health.read();
+            trouble(&health).is_some()
+        };
+        // That leases are renewed says nothing about writes.
+        for _ in 0..3 {
+            assert!(!outage(StoreHealth::not_renewed) && !outage(StoreHealth::not_written));
+        }
+        health.renewed();
+        assert!(!outage(StoreHealth::not_renewed) && outage(StoreHealth::not_written));
+        health.written();
+        let stays = [(); 4].map(|()| outage(StoreHealth::not_renewed));
+        assert_eq!(stays, [false, false, false, true]);
+    }
+
+    #[test]
     fn outages_that_are_far_apart_are_not_one_trouble() {
         let health = StoreHealth::default();
         let now = Instant::now();
         for number in 0..10 {
-            health.not_written_at(&away(), now + number * WRITE_MEMORY);
+            health.not_changed(ChangeKind::Write, &away(), now + number * WRITE_MEMORY);
             health.read();
             assert_eq!(trouble(&health), None);
         }
@@ -299,14 +365,14 @@ mod tests {
     fn a_failed_write_is_forgotten_if_nothing_is_written_after_it() {
         let health = StoreHealth::default();
         let now = Instant::now();
-        health.not_written_at(&full(), now);
+        health.not_changed(ChangeKind::Write, &full(), now);
         assert!(
             health
                 .condition_at(now + WRITE_MEMORY / 2)
                 .writing
                 .is_some()
         );
-        health.not_written_at(&full(), now + WRITE_MEMORY / 2);
+        health.not_changed(ChangeKind::Write, &full(), now + WRITE_MEMORY / 2);
         assert!(health.condition_at(now + WRITE_MEMORY).writing.is_some());
         let later = now + 2 * WRITE_MEMORY;
         assert_eq!(health.condition_at(later).writing, None);

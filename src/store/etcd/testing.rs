@@ -7,11 +7,11 @@ use tokio::net::TcpListener;
 
 use crate::config::model::EtcdConfig;
 
-/// An empty range at revision 7, or a transaction whose conditions do not hold.
-const EMPTY: &str = r#"{"header":{"revision":"7"}}"#;
+/// An empty range at revision 7, a transaction whose conditions do not hold, or a lease that is renewed.
+const EMPTY: &str = r#"{"header":{"revision":"7"},"result":{"TTL":"30"}}"#;
 
 /// Settings with these members.
-pub(super) fn settings(members: &[&TcpListener]) -> Arc<EtcdConfig> {
+pub(crate) fn settings(members: &[&TcpListener]) -> Arc<EtcdConfig> {
     let url = |it: &&TcpListener| format!("http://{}", it.local_addr().unwrap());
     Arc::new(EtcdConfig {
         members: members.iter().map(|it| url(it).parse().unwrap()).collect(),
@@ -22,7 +22,7 @@ pub(super) fn settings(members: &[&TcpListener]) -> Arc<EtcdConfig> {
 }
 
 /// Responds to the next request: that there is nothing, or that the member is not available.
-pub(super) async fn respond(listener: &TcpListener, is_available: impl Fn(&str) -> bool) {
+pub(crate) async fn respond(listener: &TcpListener, is_available: impl Fn(&str) -> bool) {
     let (mut socket, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();
     while !request.ends_with(b"}") {
