@@ -164,6 +164,8 @@ pub struct HttpsClient {
     server_name: Option<ServerName<'static>>,
     counters: Arc<ClientCounters>,
     timeout: Duration,
+    /// `None` if only `timeout` counts.
+    head_timeout: Option<Duration>,
     max_body_bytes: usize,
     is_plain_allowed: bool,
     is_reporting: bool,
@@ -213,6 +215,7 @@ impl HttpsClient {
             server_name: None,
             counters,
             timeout: REQUEST_TIMEOUT,
+            head_timeout: None,
             max_body_bytes: MAX_BODY_BYTES,
             is_plain_allowed: true,
             is_reporting: true,
@@ -237,6 +240,14 @@ impl HttpsClient {
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
+        self
+    }
+
+    /// Gives the head of a response this time from the connection on, within that of the request. An address that
+    /// accepts no connection takes nothing from it.
+    #[must_use]
+    pub fn head_timeout(mut self, limit: Duration) -> Self {
+        self.head_timeout = Some(limit);
         self
     }
 
@@ -342,15 +353,23 @@ impl HttpsClient {
             }
         };
         let socket = self.connect(origin, deadline).await?;
-        let Some((name, tls)) = tls else {
-            return exchange(&origin.host, socket, request).await;
+        let exchanging = async {
+            let Some((name, tls)) = tls else {
+                return exchange(&origin.host, socket, request).await;
+            };
+            let secured = TlsConnector::from(tls).connect(name, socket).await;
+            let stream = secured.map_err(|error| HttpsClientError::Tls {
+                host: origin.host.clone(),
+                error,
+            })?;
+            exchange(&origin.host, stream, request).await
         };
-        let secured = TlsConnector::from(tls).connect(name, socket).await;
-        let stream = secured.map_err(|error| HttpsClientError::Tls {
-            host: origin.host.clone(),
-            error,
-        })?;
-        exchange(&origin.host, stream, request).await
+        let limit = self.head_timeout.unwrap_or(self.timeout);
+        let result = timeout(limit, exchanging).await;
+        result.unwrap_or_else(|_| {
+            let host = origin.host.clone();
+            Err(HttpsClientError::Timeout { host, limit })
+        })
     }
 
     /// Tries the addresses one after the other.

@@ -128,6 +128,7 @@ impl WatchOutage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes::watch::HEAD_TIMEOUT;
 
     use FailureCourse::{Failed, Interrupted, Mute};
     use StepMeaning::{Fresh, Nothing, Works, WorksAgain};
@@ -222,8 +223,8 @@ mod tests {
             [1, 2, 4, 8, 16, 20, 20],
             "the permission to watch is missing"
         );
-        // Responses are held back until the deadline of a request, or watches are silent until their end.
-        assert_eq!(pauses(&[Unopened; 5], Duration::from_secs(30))[2..], [1; 3]);
+        // Responses are held back, or watches are silent until their end.
+        assert_eq!(pauses(&[Unopened; 7], HEAD_TIMEOUT)[2..], [1, 1, 1, 5, 5]);
         assert_eq!(pauses(&[Silent; 5], Duration::from_secs(35)), [1; 5]);
         assert_eq!(
             pauses(&[Cut; 7], Duration::from_secs(15))[4..],

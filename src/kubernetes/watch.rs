@@ -38,6 +38,12 @@ const WATCH_SPREAD_SECONDS: u64 = 40;
 /// The same while watches bring nothing, so that a list follows sooner, or the end that shows that they work.
 const MUTE_WATCH_SECONDS: u64 = 20;
 
+/// The API server sends the head of a watch at once. A proxy that holds the response back until its end must not let
+/// short watches through while long ones are never opened: each short one would seem to show that watches work again.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+const _: () = assert!(HEAD_TIMEOUT.as_secs() < MUTE_WATCH_SECONDS);
+
 /// A watch of which nothing has come for this much longer than it was to last has no other side any more, or a proxy
 /// that passes nothing on. The time that it was to last is all that Kubernetes promises: bookmarks come about once a
 /// minute, but need not. A network that drops packets is noticed by TCP keepalive.
@@ -210,6 +216,7 @@ impl SliceWatch {
         );
         loop {
             let (client, request) = self.access.request(&parameters).await?;
+            let client = client.head_timeout(HEAD_TIMEOUT);
             let (head, lines) = client.open(request, MAX_EVENT_BYTES).await?;
             if head.status == StatusCode::OK {
                 let silence = Duration::from_secs(seconds) + OVERTIME;
@@ -299,7 +306,43 @@ fn percent_encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_watch_is_given_up_before_a_proxy_that_holds_it_back_could_send_it_whole() {
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let service = KubernetesService {
+            name: "chat".into(),
+            port: ServicePort::Number(9000),
+            namespace: Some("games".into()),
+            api: Some(format!("http://{}", proxy.local_addr().unwrap()).into()),
+            token_file: None,
+            ca: None,
+            state: None,
+        };
+        let mut watch = SliceWatch::new(service, Connector::default(), Arc::default());
+        watch.list_again();
+        watch.version = Some("1".into());
+        let holding = async {
+            let (mut socket, _) = proxy.accept().await.unwrap();
+            socket.read_u8().await.unwrap();
+            // From here on, only time passes.
+            tokio::time::pause();
+            std::future::pending().await
+        };
+        let began = Instant::now();
+        let result = tokio::select! {
+            result = watch.step() => result,
+            () = holding => Ok(WatchStep::Ended),
+        };
+        assert!(result.unwrap_err().was_connected());
+        let shortest = Duration::from_secs(MUTE_WATCH_SECONDS);
+        assert!(began.elapsed() < shortest, "{:?}", began.elapsed());
+    }
 
     #[test]
     fn values_in_a_query_are_encoded() {
