@@ -421,6 +421,22 @@ async fn without_the_api_server_the_saved_endpoints_serve_or_nothing_is_ready() 
     until("the new endpoints to be saved", || has_saved(&saved, &two)).await;
 }
 
+#[tokio::test]
+async fn endpoints_are_saved_although_no_watch_is_ever_opened() {
+    let [one, two] = pods::<2>().await;
+    let api = KubeApi::start().await;
+    api.refuse_watches();
+    let state = TempDir::new().unwrap();
+    let with_state = format!(", state = \"{}\"", state.path().display());
+    api.put("chat-a", slice(&[(&one, READY)]));
+    let proxy = Proxy::start(&config(&api, &with_state, "")).await;
+    assert_eq!(proxy.logged(FAILED).await["kept"], 1);
+    let saved = state.path().join("endpoints-main.json");
+    until("the endpoints to be saved", || has_saved(&saved, &one)).await;
+    api.put("chat-a", slice(&[(&two, READY)]));
+    until("the new endpoint to be saved", || has_saved(&saved, &two)).await;
+}
+
 fn has_saved(file: &Path, pod: &Echo) -> bool {
     let saved = std::fs::read_to_string(file).unwrap_or_default();
     saved.contains(&pod.address.to_string())

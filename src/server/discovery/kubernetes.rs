@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{LookupTarget, publish_readiness};
 use crate::config::model::{Address, EndpointConfig, EndpointPhase, KubernetesService};
@@ -66,7 +66,7 @@ pub(super) async fn follow(
     loop {
         let pause = follower.step().await;
         answered.send_replace(true);
-        tokio::time::sleep(pause).await;
+        follower.rest(pause).await;
     }
 }
 
@@ -122,6 +122,17 @@ impl ServiceFollower {
             Ok(step) => self.succeeded(step),
             Err(error) => self.failed(&error, phase, began).await,
         }
+    }
+
+    /// Waits this long. Endpoints that lists have shown are saved meanwhile: it may be that no watch is ever opened.
+    async fn rest(&mut self, pause: Duration) {
+        let end = Instant::now() + pause;
+        // Without a pause, the next request is not to wait for a file system.
+        if self.unsaved.is_some() && !pause.is_zero() && self.save_due < end {
+            sleep_until(self.save_due).await;
+            self.save().await;
+        }
+        sleep_until(end).await;
     }
 
     /// When there is something to do, whether an event has come or not.

@@ -41,6 +41,8 @@ struct ApiState {
     oldest: u64,
     token: Option<String>,
     refuse: Option<u16>,
+    /// Refuses only watches.
+    refuses_watches: bool,
     is_away: bool,
     is_mute: bool,
     page: usize,
@@ -196,6 +198,11 @@ impl KubeApi {
         self.change(|state| state.refuse = status);
     }
 
+    /// Refuses watches, as without the permission for them.
+    pub(crate) fn refuse_watches(&self) {
+        self.change(|state| state.refuses_watches = true);
+    }
+
     /// Closes all connections without a word, and those to come; or comes back.
     pub(crate) fn set_away(&self, is_away: bool) {
         self.change(|state| state.is_away = is_away);
@@ -300,6 +307,9 @@ impl ApiState {
             return status(code, "endpointslices is forbidden: User cannot list");
         }
         if target.contains("watch=true") {
+            if self.refuses_watches {
+                return status(403, "endpointslices is forbidden: User cannot watch");
+            }
             assert!(target.contains("allowWatchBookmarks=true"), "{target}");
             assert!(number_of(target, "timeoutSeconds=") > 0, "{target}");
             return match number_of(target, "resourceVersion=") < self.oldest {
