@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::schedule::{DueCheck, EndedCheck, Schedule};
-use crate::config::model::Health;
 use crate::quota::failure_reports::FailureReports;
 use crate::session::Shared;
 use crate::upstream::check_steps::CheckError;
@@ -126,39 +125,49 @@ impl DueCheck {
         let snapshot = shared.snapshot.load();
         let current = snapshot.upstream(&upstream.name);
         if current.and_then(|current| current.settings.health.as_ref()) == Some(settings) {
-            record(endpoint, settings, result.as_ref().err());
+            self.record(result.as_ref().err());
         }
         self.end()
     }
-}
 
-/// Records the result of a check, and logs what it changes.
-fn record(endpoint: &EndpointState, settings: &Health, error: Option<&CheckError>) {
-    let now = Instant::now();
-    let why = error.map(ToString::to_string);
-    let result = why.as_deref().map_or(Ok(()), Err);
-    // A check connects as sessions do.
-    let has_connected = !matches!(error, Some(CheckError::Connect(_)));
-    if has_connected && endpoint.connected() {
-        let (upstream, endpoint) = (&*endpoint.upstream, &*endpoint.label);
-        tracing::info!(upstream, endpoint, "endpoint reachable again");
-    }
-    let change = endpoint.health(now, |health| {
-        health.count(error.map_or(CheckOutcome::Passed, CheckError::outcome));
-        health.checked(result, settings, random_fraction(), now)
-    });
-    let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
-    match change {
-        None => {}
-        Some(HealthChange::Failing) => {
-            tracing::info!(upstream, endpoint = label, why, "health check failed");
+    /// Records the result of a check, and logs what it changes. A pod that has got the address meanwhile has
+    /// its own checks.
+    fn record(&self, error: Option<&CheckError>) {
+        let Self {
+            settings,
+            endpoint,
+            incarnation,
+            ..
+        } = self;
+        let now = Instant::now();
+        let why = error.map(ToString::to_string);
+        let result = why.as_deref().map_or(Ok(()), Err);
+        let is_current = || endpoint.incarnation() == *incarnation;
+        // A check connects as sessions do.
+        let has_connected = !matches!(error, Some(CheckError::Connect(_))) && is_current();
+        if has_connected && endpoint.connected() {
+            let (upstream, endpoint) = (&*endpoint.upstream, &*endpoint.label);
+            tracing::info!(upstream, endpoint, "endpoint reachable again");
         }
-        Some(HealthChange::Down) => {
-            let in_flight = endpoint.in_flight();
-            tracing::warn!(upstream, endpoint = label, why, in_flight, "endpoint down");
+        let change = endpoint.health(now, |health| {
+            health.count(error.map_or(CheckOutcome::Passed, CheckError::outcome));
+            is_current()
+                .then(|| health.checked(result, settings, random_fraction(), now))
+                .flatten()
+        });
+        let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
+        match change {
+            None => {}
+            Some(HealthChange::Failing) => {
+                tracing::info!(upstream, endpoint = label, why, "health check failed");
+            }
+            Some(HealthChange::Down) => {
+                let in_flight = endpoint.in_flight();
+                tracing::warn!(upstream, endpoint = label, why, in_flight, "endpoint down");
+            }
+            Some(HealthChange::Up) => tracing::info!(upstream, endpoint = label, "endpoint up"),
+            Some(HealthChange::Readmitted) => log_readmitted(endpoint, "check"),
         }
-        Some(HealthChange::Up) => tracing::info!(upstream, endpoint = label, "endpoint up"),
-        Some(HealthChange::Readmitted) => log_readmitted(endpoint, "check"),
     }
 }
 

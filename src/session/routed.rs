@@ -156,7 +156,9 @@ impl RoutedRequest<'_> {
         if self.upstream.picking().reports.is_some()
             && let Some(head) = response.head()
         {
-            self.upstream.take_report(lease.endpoint(), &head);
+            let endpoint = lease.endpoint();
+            self.upstream
+                .take_report(endpoint, lease.incarnation, &head);
         }
     }
 

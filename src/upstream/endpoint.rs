@@ -51,6 +51,8 @@ pub struct EndpointState {
     /// Which addresses of its name failed lately.
     pub(super) address_history: Mutex<AddressHistory>,
     in_flight: AtomicUsize,
+    /// See [`incarnation`](Self::incarnation).
+    incarnation: AtomicU64,
     /// Leases held by older generations that still drain.
     older_generations: AtomicUsize,
     /// When its slow start began, in [`micros`]; 0 for an endpoint that was there from the beginning.
@@ -100,6 +102,7 @@ impl EndpointState {
             handed_addresses: OnceLock::new(),
             address_history: Mutex::default(),
             in_flight: AtomicUsize::new(0),
+            incarnation: AtomicU64::new(0),
             older_generations: AtomicUsize::new(0),
             since: AtomicU64::new(since),
             health: Mutex::default(),
@@ -168,6 +171,12 @@ impl EndpointState {
     pub fn in_flight(&self) -> usize {
         // Ordered with the number of waiting requests: see `Queue::wake_next`.
         self.in_flight.load(Ordering::SeqCst) + self.older_generations()
+    }
+
+    /// A number that is another one when something else has its address: what a check or a session has learned of the
+    /// one before says nothing about it. In [`health`](Self::health), it is the one whose health that is.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Relaxed)
     }
 
     /// Leases held by older generations.
@@ -266,6 +275,8 @@ impl EndpointState {
     /// Something else has its address from now on: forgets what operators have set for the one before, what that one
     /// has reported, and how it has failed.
     pub(super) fn forget(&self, now: Instant) {
+        // First, so that no late result follows what is forgotten here.
+        self.incarnation.fetch_add(1, Ordering::Relaxed);
         self.begin_drained(false);
         if self.weight().is_some() {
             self.set_weight(None);
@@ -386,6 +397,8 @@ impl EndpointState {
 #[derive(Debug)]
 pub struct Lease {
     state: Arc<EndpointState>,
+    /// What had the address when the lease was taken.
+    pub incarnation: u64,
 }
 
 impl Lease {
@@ -395,6 +408,7 @@ impl Lease {
         state.in_flight.fetch_add(1, Ordering::SeqCst);
         Self {
             state: Arc::clone(state),
+            incarnation: state.incarnation(),
         }
     }
 

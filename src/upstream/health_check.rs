@@ -23,6 +23,7 @@ pub async fn health_check(
     connector: &Connector,
 ) -> Result<(), CheckError> {
     let limit = settings.timeout;
+    let incarnation = endpoint.incarnation();
     let check = CheckDeadline::of(upstream, limit);
     let proxy_header = proxy_header::write(upstream.connecting().send_proxy, None);
     // With its own limit rather than within that of the check: each address of a name gets its share of it,
@@ -38,7 +39,7 @@ pub async fn health_check(
             let response = check
                 .exchange(connection, &health_request.to_bytes())
                 .await?;
-            judge(upstream, endpoint, &response, &health_request)?;
+            judge(upstream, endpoint, incarnation, &response, &health_request)?;
             close_politely(response.connection.stream, &[]).await;
         }
         Probe::WebSocket(settings) => {
@@ -46,7 +47,7 @@ pub async fn health_check(
             let response = check
                 .exchange(connection, &health_request.to_bytes())
                 .await?;
-            judge(upstream, endpoint, &response, &health_request)?;
+            judge(upstream, endpoint, incarnation, &response, &health_request)?;
             let connection = match settings.ping {
                 true => check.ping(response).await?,
                 false => response.connection,
@@ -61,12 +62,13 @@ pub async fn health_check(
 fn judge(
     upstream: &Upstream,
     endpoint: &Arc<EndpointState>,
+    incarnation: u64,
     response: &EndpointResponse,
     health_request: &HealthRequest<'_>,
 ) -> Result<(), CheckError> {
     if let Some(head) = response.head() {
         // Also if the check fails: an endpoint may say at once that it is full or drains.
-        upstream.take_report(endpoint, &head);
+        upstream.take_report(endpoint, incarnation, &head);
         health_request.check(&head)?;
     }
     Ok(())

@@ -21,6 +21,8 @@ pub(super) struct DueCheck {
     pub(super) settings: Health,
     pub(super) upstream: Arc<Upstream>,
     pub(super) endpoint: Arc<EndpointState>,
+    /// What had the address when the check began.
+    pub(super) incarnation: u64,
     /// How many times all endpoints had been looked at.
     rebuilds: u64,
 }
@@ -235,6 +237,7 @@ impl Schedule {
                 due.push(DueCheck {
                     settings,
                     upstream,
+                    incarnation: endpoint.incarnation(),
                     endpoint,
                     rebuilds: self.rebuilds,
                 });

@@ -15,9 +15,15 @@ use crate::upstream::time::{later, micros};
 const RESCALE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Upstream {
-    /// Takes the report in the head of a response of `endpoint`, if the upstream has `reports` and there is one.
-    pub fn take_report(&self, endpoint: &Arc<EndpointState>, head: &ResponseHead<'_>) {
-        if self.picking().reports.is_none() {
+    /// Takes the report in the head of a response of `endpoint`, if the upstream has `reports` and there is one. It
+    /// counts only if what was asked, the `incarnation`, still has the address.
+    pub fn take_report(
+        &self,
+        endpoint: &Arc<EndpointState>,
+        incarnation: u64,
+        head: &ResponseHead<'_>,
+    ) {
+        if self.picking().reports.is_none() || endpoint.incarnation() != incarnation {
             return;
         }
         let mut lines = head.values(LOAD_HEADER).peekable();

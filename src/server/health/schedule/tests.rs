@@ -7,6 +7,7 @@ use super::*;
 use crate::config;
 use crate::config::model::{Address, EndpointConfig};
 use crate::protocol::handshake_response::ResponseHead;
+use crate::upstream::check_steps::CheckError;
 use crate::upstream::health::SessionFailure;
 
 const STEP: Duration = Duration::from_millis(50);
@@ -20,10 +21,15 @@ fn snapshot(endpoints: usize, settings: &str, before: Option<&Snapshot>) -> Arc<
     let listed: Vec<_> = (0..endpoints)
         .map(|number| format!("\"10.{}.{}.1:9000\"", number / 256, number % 256))
         .collect();
+    let lines = format!("endpoints = [{}]\n{settings}", listed.join(", "));
+    with_upstream(&lines, before)
+}
+
+/// A snapshot whose upstream has these lines.
+fn with_upstream(lines: &str, before: Option<&Snapshot>) -> Arc<Snapshot> {
     let text = format!(
         "[listener.main]\nbind = [\"127.0.0.1:0\"]\n[[route]]\nname = \"main\"\n\
-         upstream = \"main\"\n[upstream.main]\nendpoints = [{}]\n{settings}\n",
-        listed.join(", ")
+         upstream = \"main\"\n[upstream.main]\n{lines}\n"
     );
     let loaded = match config::parse(&text, Path::new("config.toml"), &|_| None) {
         Ok(loaded) => loaded,
@@ -137,6 +143,41 @@ fn endpoints_from_discovery_are_checked_and_removed_ones_are_not() {
 }
 
 #[test]
+fn a_check_of_a_pod_says_nothing_about_the_next_one_at_its_address() {
+    let service = "kubernetes = { service = \"chat\", port = \"ws\", namespace = \"games\", \
+        api = \"http://127.0.0.1:1\" }";
+    let snapshot = with_upstream(&format!("{service}\n{CHECKED}"), None);
+    let upstream = &snapshot.upstreams()[0];
+    let take_address = |name: &str| {
+        let address = Address::Ip("127.0.0.9:1".parse().unwrap());
+        upstream.set_endpoints(&[EndpointConfig {
+            name: Some(name.into()),
+            ..EndpointConfig::at(address)
+        }]);
+    };
+    let mut schedule = Schedule::default();
+    let mut now = Instant::now();
+    take_address("chat-a");
+    let mut begin = || {
+        schedule.look(&snapshot, 0, now);
+        now += Duration::from_secs(10);
+        schedule.look(&snapshot, 9, now).0.remove(0)
+    };
+    let late = begin();
+    take_address("chat-b");
+    let own = begin();
+    let is_failing = |check: &DueCheck| {
+        check.record(Some(&CheckError::Closed));
+        let health = |health: &mut EndpointHealth| health.fault().is_some();
+        check.endpoint.health(Instant::now(), health)
+    };
+    assert!(!is_failing(&late));
+    assert!(is_failing(&own));
+    let counts = own.endpoint.health(now, |health| health.counts());
+    assert_eq!(counts.checks.iter().sum::<u64>(), 2, "both were made");
+}
+
+#[test]
 fn the_end_of_an_ejection_is_noticed() {
     let first = snapshot(2, EJECTING, None);
     let upstream = &first.upstreams()[0];
@@ -169,7 +210,7 @@ fn take_report(snapshot: &Snapshot, text: &str) -> Arc<EndpointState> {
     let endpoint = Arc::clone(&upstream.endpoints()[0]);
     let response = format!("HTTP/1.1 200 OK\r\ntidegate-load: {text}\r\n\r\n");
     let (head, _) = ResponseHead::parse(response.as_bytes()).unwrap().unwrap();
-    upstream.take_report(&endpoint, &head);
+    upstream.take_report(&endpoint, endpoint.incarnation(), &head);
     endpoint
 }
 

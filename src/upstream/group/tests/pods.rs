@@ -5,6 +5,7 @@ use crate::config::model::EndpointPhase::{
     self, NotReady, Ready, Terminating, TerminatingNotReady, Unlisted,
 };
 use crate::config::model::{EndpointConfig, KubernetesService, ReportsConfig, ServicePort};
+use crate::protocol::handshake_response::ResponseHead;
 use crate::protocol::load_report::LoadReport;
 use crate::upstream::health::HealthStatus;
 
@@ -219,6 +220,28 @@ fn what_was_known_of_a_pod_does_not_count_for_the_next_one_at_its_address() {
     assert!(!is_known());
     assert!(upstream.members().iter().all(Member::is_undrained));
     drop(lease);
+}
+
+#[test]
+fn a_late_report_of_a_pod_drains_no_other_one_at_its_address() {
+    let mut settings = of_service();
+    settings.picking.reports = Some(ReportsConfig {
+        max_age: 10 * SLOW_START,
+    });
+    let upstream = upstream(&settings);
+    upstream.set_endpoints(&[pod("a", ONE, Ready)]);
+    let lease = upstream.pick(Affinity::default(), &[]).unwrap();
+    upstream.set_endpoints(&[pod("b", ONE, Ready)]);
+    let next = upstream.pick(Affinity::default(), &[]).unwrap();
+    for (lease, expected) in [(&lease, false), (&next, true)] {
+        let response = b"HTTP/1.1 200 OK\r\ntidegate-load: drain\r\n\r\n";
+        let (head, _) = ResponseHead::parse(response).unwrap().unwrap();
+        upstream.take_report(lease.endpoint(), lease.incarnation, &head);
+        assert_eq!(
+            state(&upstream, ONE).reports_drain(Instant::now()),
+            expected
+        );
+    }
 }
 
 #[test]
