@@ -25,7 +25,8 @@ async fn goaway(client: &mut H2Client) {
         }
     };
     let error = within("a GOAWAY", goaway).await;
-    assert!(error.is_go_away() && error.reason() == Some(Reason::NO_ERROR));
+    let is_right = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+    assert!(is_right, "{error:?}");
 }
 
 /// Shows that a tunnel works whose endpoint echoes bytes.

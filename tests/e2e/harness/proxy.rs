@@ -257,12 +257,19 @@ impl Proxy {
         .await;
     }
 
-    /// Waits until the process exits: its exit code.
+    /// Waits until the process exits, and the log has all that it has said: its exit code.
     pub(crate) async fn exit(&mut self) -> i32 {
         let mut code = None;
         until("the process to exit", || {
             code = self.child.try_wait().unwrap();
             code.is_some()
+        })
+        .await;
+        // A successor writes on to the same log.
+        let mut count = self.log.count.clone();
+        let is_alone = || self.successors().is_empty() && self.settling().is_empty();
+        within("the end of the log", async {
+            while is_alone() && count.changed().await.is_ok() {}
         })
         .await;
         code.unwrap()
