@@ -76,7 +76,7 @@ fn least_connections_by_reports(bencher: Bencher<'_, '_>, endpoints: usize) {
     let response = "HTTP/1.1 200 OK\r\ntidegate-load: tunnels=300, max=1000, weight=2\r\n\r\n";
     let (head, _) = ResponseHead::parse(response.as_bytes()).unwrap().unwrap();
     for endpoint in upstream.endpoints() {
-        upstream.take_report(&endpoint, &head);
+        upstream.take_report(&endpoint, endpoint.incarnation(), &head);
     }
     measure_in(bencher, &upstream, endpoints);
 }
