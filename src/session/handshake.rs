@@ -129,12 +129,13 @@ async fn request_tunnel(
             continue;
         };
         is_sent = true;
+        let incarnation = lease.endpoint().incarnation();
         let request = write_request(routed, parts, &lease, first_head);
         let exchanging = exchange(reached, &request, max_lines);
         let next_lease = match tokio::time::timeout(limit, exchanging).await {
             Ok(Ok(response)) => {
                 attempts.answered();
-                routed.reported(&response, &lease);
+                routed.reported(&response, &lease, incarnation);
                 let status = response.status;
                 if let Some(status) = status
                     && status != StatusCode::SWITCHING_PROTOCOLS

@@ -150,15 +150,15 @@ impl RoutedRequest<'_> {
         edit
     }
 
-    /// Takes what the leased endpoint reports in its response to a handshake.
-    pub(super) fn reported(&self, response: &EndpointResponse, lease: &Lease) {
+    /// Takes what the leased endpoint reports in its response to a handshake. `incarnation` is what had its address when
+    /// it was asked.
+    pub(super) fn reported(&self, response: &EndpointResponse, lease: &Lease, incarnation: u64) {
         // Only then is the head worth another look.
         if self.upstream.picking().reports.is_some()
             && let Some(head) = response.head()
         {
-            let endpoint = lease.endpoint();
             self.upstream
-                .take_report(endpoint, lease.incarnation, &head);
+                .take_report(lease.endpoint(), incarnation, &head);
         }
     }
 

@@ -397,8 +397,6 @@ impl EndpointState {
 #[derive(Debug)]
 pub struct Lease {
     state: Arc<EndpointState>,
-    /// What had the address when the lease was taken.
-    pub incarnation: u64,
 }
 
 impl Lease {
@@ -408,7 +406,6 @@ impl Lease {
         state.in_flight.fetch_add(1, Ordering::SeqCst);
         Self {
             state: Arc::clone(state),
-            incarnation: state.incarnation(),
         }
     }
 

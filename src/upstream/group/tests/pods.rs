@@ -231,12 +231,14 @@ fn a_late_report_of_a_pod_drains_no_other_one_at_its_address() {
     let upstream = upstream(&settings);
     upstream.set_endpoints(&[pod("a", ONE, Ready)]);
     let lease = upstream.pick(Affinity::default(), &[]).unwrap();
+    let earlier = lease.endpoint().incarnation();
     upstream.set_endpoints(&[pod("b", ONE, Ready)]);
     let next = upstream.pick(Affinity::default(), &[]).unwrap();
-    for (lease, expected) in [(&lease, false), (&next, true)] {
+    let later = next.endpoint().incarnation();
+    for (incarnation, expected) in [(earlier, false), (later, true)] {
         let response = b"HTTP/1.1 200 OK\r\ntidegate-load: drain\r\n\r\n";
         let (head, _) = ResponseHead::parse(response).unwrap().unwrap();
-        upstream.take_report(lease.endpoint(), lease.incarnation, &head);
+        upstream.take_report(next.endpoint(), incarnation, &head);
         assert_eq!(
             state(&upstream, ONE).reports_drain(Instant::now()),
             expected
