@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::endpoint::{Echo, Endpoint, unused_address};
+use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::faulty::{FaultyEndpoint, Reaction};
+use crate::harness::free_address;
 use crate::harness::proxy::{Proxy, simple, verbose};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Wire};
@@ -188,7 +189,7 @@ async fn a_new_endpoint_is_not_flooded() {
 async fn an_endpoint_that_refuses_connections_is_skipped() {
     let serving = FaultyEndpoint::start(Reaction::Hang, Reaction::Answer(204)).await;
     for request in [HANDSHAKE, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
-        let config = simple(&[unused_address().await, serving.address])
+        let config = simple(&[free_address(), serving.address])
             .replace("endpoints", "balance = \"round_robin\"\nendpoints");
         let proxy = Proxy::start(&config).await;
         for _ in 0..10 {
@@ -224,11 +225,7 @@ async fn an_endpoint_that_dies_loses_its_tunnels_and_no_other() {
 
 #[tokio::test]
 async fn when_no_endpoint_connects_the_client_gets_503_with_retry_after() {
-    let proxy = Proxy::start(&verbose(&simple(&[
-        unused_address().await,
-        unused_address().await,
-    ])))
-    .await;
+    let proxy = Proxy::start(&verbose(&simple(&[free_address(), free_address()]))).await;
     for request in [HANDSHAKE, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
         let mut client = proxy.connect().await;
         client.send(request).await;
@@ -257,7 +254,7 @@ async fn when_no_endpoint_connects_the_client_gets_503_with_retry_after() {
 #[tokio::test]
 async fn the_number_of_tries_is_the_configured_one() {
     let echo = Echo::start("third").await;
-    let endpoints = [unused_address().await, unused_address().await, echo.address];
+    let endpoints = [free_address(), free_address(), echo.address];
     let config =
         verbose(&simple(&endpoints)).replace("endpoints", "balance = \"round_robin\"\nendpoints");
     let proxy = Proxy::start(&(config.clone() + "tries = 3\n")).await;

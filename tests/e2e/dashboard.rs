@@ -4,7 +4,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::dashboard::{Dashboard, Received, send};
-use crate::harness::endpoint::{Echo, unused_address};
+use crate::harness::endpoint::Echo;
+use crate::harness::free_address;
 use crate::harness::operator::{Operator, command};
 use crate::harness::proxy::{settings, simple};
 use crate::harness::wire::Wire;
@@ -277,7 +278,7 @@ async fn a_stream_resumes_where_it_broke_off() {
 
 #[tokio::test]
 async fn problems_have_a_beginning_and_an_end() {
-    let dead = unused_address().await;
+    let dead = free_address();
     let echo = Echo::start("echo").await;
     let config = simple(&[echo.address, dead]).replace(
         "endpoints =",

@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::certificates::Authority;
-use crate::harness::endpoint::{Echo, Unit, unused_address};
+use crate::harness::endpoint::{Echo, Unit};
 use crate::harness::faulty::{FaultyEndpoint, Reaction};
+use crate::harness::free_address;
 use crate::harness::proxy::{Proxy, settings, simple, verbose};
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
 
@@ -93,7 +94,7 @@ fn two(addresses: [SocketAddr; 2], more: &str) -> String {
 
 #[tokio::test]
 async fn endpoints_that_are_down_are_a_few_lines() {
-    let down = [unused_address().await, unused_address().await];
+    let down = [free_address(), free_address()];
     for more in [
         "",
         "ejection = {}\n",
@@ -114,7 +115,7 @@ async fn endpoints_that_are_down_are_a_few_lines() {
 #[tokio::test]
 async fn each_failure_of_an_endpoint_is_a_few_lines() {
     let connect = "cannot connect to endpoint";
-    let down = [unused_address().await, unused_address().await];
+    let down = [free_address(), free_address()];
     let proxy = Proxy::start(&two(down, "")).await;
     expect_few(&proxy, (503, Some("connect-failed")), Some(connect)).await;
     // All of them, at another level.
@@ -234,7 +235,7 @@ async fn excused_handshakes_are_a_few_lines() {
 /// What an endpoint does by turns is no news each time.
 #[tokio::test]
 async fn an_endpoint_that_comes_and_goes_is_a_few_lines() {
-    let address = unused_address().await;
+    let address = free_address();
     let proxy = Proxy::start(&verbose(&simple(&[address]))).await;
     let visit = async || {
         let mut client = proxy.connect().await;

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use crate::harness::endpoint::{Echo, unused_address};
+use crate::harness::endpoint::Echo;
 use crate::harness::faulty::{FaultyEndpoint, Reaction};
 use crate::harness::frames::frame;
+use crate::harness::free_address;
 use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, simple, verbose};
 use crate::harness::scrape::{METRICS, Scrape};
@@ -77,11 +78,11 @@ async fn a_failing_check_says_why() {
             "closed with code 1008 without a Pong",
         ),
     ];
-    let mut config = simple(&[unused_address().await]);
+    let mut config = simple(&[free_address()]);
     let mut endpoints = Vec::new();
     for (number, (does, check, _)) in cases.iter().enumerate() {
         let address = match does {
-            None => unused_address().await,
+            None => free_address(),
             Some(does) => {
                 endpoints.push(FaultyEndpoint::start(*does, Reaction::Hang).await);
                 endpoints.last().unwrap().address
@@ -121,7 +122,7 @@ async fn an_endpoint_is_checked_in_the_way_it_is_used() {
          health = {{ websocket = {{ ping = true }}, {OFTEN}, fall = 1 }}\n\
          [upstream.plain]\nendpoints = [\"{}\"]\n\
          health = {{ http = {{}}, {OFTEN}, fall = 1 }}\n",
-        simple(&[unused_address().await]),
+        simple(&[free_address()]),
         asked.address,
         plain.address
     );
@@ -252,7 +253,7 @@ async fn when_all_endpoints_are_down_the_client_gets_503_or_any_is_tried() {
 /// Without checks and ejection, an endpoint that was killed would look the least loaded for ever.
 #[tokio::test]
 async fn a_dead_endpoint_that_nothing_checks_is_asked_last() {
-    let (dead, echo) = (unused_address().await, Echo::start("alive").await);
+    let (dead, echo) = (free_address(), Echo::start("alive").await);
     let config = METRICS.replace("[admin]\n", ADMIN)
         + &simple(&[dead, echo.address])
         + "on_down = { action = \"close\" }\n";
@@ -307,7 +308,7 @@ const EJECTION: &str = "ejection = { failures = 3, window = \"10m\", base = \"10
 #[tokio::test]
 async fn an_endpoint_that_refuses_is_ejected() {
     let echo = Echo::start("good").await;
-    let refusing = unused_address().await;
+    let refusing = free_address();
     let config = |endpoints: &[SocketAddr]| verbose(&config(endpoints, EJECTION));
     let proxy = Proxy::start(&config(&[refusing, echo.address])).await;
     for _ in 0..20 {
@@ -459,7 +460,7 @@ async fn invalid_frames_of_a_client_do_not_eject_the_endpoint() {
 
 #[tokio::test]
 async fn no_more_than_the_maximum_share_is_ejected() {
-    let refusing = join_all((0..5).map(|_| unused_address())).await;
+    let refusing = std::array::from_fn::<_, 5, _>(|_| free_address());
     let settings = format!("{EJECTION}tries = 5\n");
     let proxy = Proxy::start(&verbose(&config(&refusing, &settings))).await;
     let addresses = proxy.address();

@@ -6,7 +6,8 @@ use http::Request;
 use serde_json::Value;
 
 use crate::harness::certificates::Authority;
-use crate::harness::endpoint::{Echo, Endpoint, unused_address};
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::free_address;
 use crate::harness::h2_client::{H2Client, H2Proxy, HOST, get, h2_settings, websocket, with_field};
 use crate::harness::h2_frames::{
     END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GET, HEADERS, Outcome, RawH2, block, raw_frame,
@@ -162,7 +163,7 @@ fn cases() -> Vec<(Asked, (u16, &'static str))> {
 #[tokio::test]
 async fn handshakes_have_one_verdict() {
     let echo = Echo::start("echo").await;
-    let dead = unused_address().await;
+    let dead = free_address();
     let (authority, folder) = Authority::with_certificate();
     crate::harness::certificates::write(&folder.path().join("jwt.key"), &"7".repeat(64));
     let proxy = H2Proxy::start_in(authority, folder, &routes(&echo, dead)).await;
@@ -327,7 +328,7 @@ async fn a_sticky_cookie_leads_back_over_either_protocol() {
 #[tokio::test]
 async fn a_dead_endpoint_leads_to_another_one() {
     let echo = Echo::start("echo").await;
-    let dead = unused_address().await;
+    let dead = free_address();
     let config = h2_settings(&[dead, echo.address], "true", "", "");
     let config = config.replace("endpoints", "balance = \"round_robin\"\nendpoints");
     let proxy = H2Proxy::start(&config).await;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tidegate::protocol::endpoint_cookie::EndpointCookie;
 
 use crate::harness::dns::NameServer;
-use crate::harness::endpoint::{Echo, Endpoint, unused_address};
+use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::frame;
 use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, simple};
@@ -424,7 +424,7 @@ async fn the_same_endpoint_is_tried_again() {
 #[tokio::test]
 async fn a_split_finds_the_name_in_all_of_its_upstreams() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
-    let gone = unused_address().await;
+    let gone = free_address();
     let upstream = |name: &str, address: &dyn std::fmt::Display, game: &str| {
         format!(
             "[upstream.{name}]\nendpoints = [{{ address = \"{address}\", name = \"{game}\" }}, \"{gone}\"]\n"

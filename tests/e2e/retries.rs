@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use futures_util::future::join_all;
 
-use crate::harness::endpoint::{Echo, Endpoint, unused_address};
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::free_address;
 use crate::harness::proxy::{Proxy, simple, verbose};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::until;
@@ -313,7 +314,7 @@ async fn a_queued_handshake_gets_the_next_free_tunnel_or_a_503() {
 /// A dead endpoint has room, and is asked while the others are full: the request waits for those nevertheless.
 #[tokio::test]
 async fn a_request_that_a_dead_endpoint_fails_waits_in_the_queue() {
-    let (dead, echo) = (unused_address().await, Echo::start("echo").await);
+    let (dead, echo) = (free_address(), Echo::start("echo").await);
     let listed = format!("\"{}\"", echo.address);
     let limited = format!("{{ address = {listed}, max_tunnels = 1 }}");
     let config = config(&[dead, echo.address], "queue = { timeout = \"60s\" }");

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use tidegate::config::model::{SameSite, Sticky};
 use tidegate::protocol::sticky_cookie::CookieSigner;
 
-use crate::harness::endpoint::{Echo, Endpoint, unused_address};
+use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::frame;
+use crate::harness::free_address;
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::Proxy;
 use crate::harness::wire::{Head, Wire, handshake_with};
@@ -138,7 +139,7 @@ async fn a_cookie_decides_before_the_key() {
 
 #[tokio::test]
 async fn an_upstream_that_is_down_gives_to_the_other() {
-    let (gone, green) = (unused_address().await, Echo::start("green").await);
+    let (gone, green) = (free_address(), Echo::start("green").await);
     let drained = format!("endpoints = [{{ address = \"{gone}\", drain = true }}]");
     for blue in [
         // Nothing listens there, which a connection finds out: nothing was sent.
@@ -164,7 +165,7 @@ async fn an_upstream_that_is_down_gives_to_the_other() {
 /// A plain request that was not sent moves on with its body.
 #[tokio::test]
 async fn a_plain_request_goes_to_the_other_with_its_body() {
-    let (gone, green) = (unused_address().await, Endpoint::bind().await);
+    let (gone, green) = (free_address(), Endpoint::bind().await);
     let (blue, listed_green) = (listed(gone), listed(green.address));
     let by = "split_by = \"client_ip\"";
     let proxy = Proxy::start(&split([10_000, 1], by, [&blue, &listed_green])).await;
@@ -227,7 +228,7 @@ async fn an_upstream_that_is_full_keeps_its_clients() {
 /// Also if another of its endpoints is gone.
 #[tokio::test]
 async fn an_upstream_that_is_partly_full_and_partly_down_keeps_its_clients() {
-    let (blue, gone) = (Echo::start("blue").await, unused_address().await);
+    let (blue, gone) = (Echo::start("blue").await, free_address());
     let green = Endpoint::bind().await;
     let full = format!(
         "tries = 3\nendpoints = [{{ address = \"{}\", max_tunnels = 1 }}, {{ address = \"{gone}\" }}]",
@@ -323,7 +324,7 @@ async fn the_newest_cookie_decides() {
         assert_eq!((name.as_str(), head.value("set-cookie")), (expected, None));
     }
     // A client that comes back gets a new cookie: the older one would lead it away again.
-    let gone = unused_address().await.to_string();
+    let gone = free_address().to_string();
     let upstreams = [upstreams[0].to_owned(), sticky(&gone, "g")];
     let upstreams = upstreams.each_ref().map(String::as_str);
     proxy

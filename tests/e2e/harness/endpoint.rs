@@ -217,9 +217,3 @@ async fn serve(
         }
     }
 }
-
-/// An address that nothing listens on.
-pub(crate) async fn unused_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
-}
