@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Unit};
 use crate::harness::frames::frame;
-use crate::harness::h2_client::{H2Client, H2Proxy, get, h2_settings, websocket};
+use crate::harness::h2_client::{H2Client, H2Proxy, h2_settings, websocket};
 use crate::harness::operator::{ADMIN, Operator, upgradable, write_token};
 use crate::harness::proxy::Signal;
 use crate::harness::wire::Wire;
@@ -15,16 +15,8 @@ use crate::harness::within;
 const CLOSE: &[u8] = b"\x88\x0a\x03\xf4shutdown";
 
 /// Waits until the client has got a GOAWAY: what it opens next, it opens on another connection.
-async fn goaway(client: &mut H2Client) {
-    let goaway = async {
-        loop {
-            if let Err(error) = client.begin(get("/"), true).await {
-                break error;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let error = within("a GOAWAY", goaway).await;
+async fn goaway(client: &H2Client) {
+    let error = within("a GOAWAY", client.no_more_streams()).await;
     let is_right = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
     assert!(is_right, "{error:?}");
 }
@@ -50,7 +42,7 @@ async fn serves_one_more_handshake(mut client: H2Client, mut tunnel: Wire) {
     echoes(&mut tunnel).await;
     // Neither a handshake nor a tunnel is lost.
     let mut newcomer = Wire::over(client.tunnel().await);
-    goaway(&mut client).await;
+    goaway(&client).await;
     echoes(&mut tunnel).await;
     echoes(&mut newcomer).await;
     for mut tunnel in [tunnel, newcomer] {
@@ -106,7 +98,7 @@ async fn a_connection_of_a_removed_listener_closes_its_tunnels_at_its_age() {
         .reload(&main.replace("listener.main", "listener.other"))
         .await;
     assert_eq!(tunnel.exactly(11).await, b"\x88\x09\x03\xe9max-age");
-    goaway(&mut client).await;
+    goaway(&client).await;
 }
 
 // A page opens the next tunnel as soon as it has got a Close, and without the GOAWAY on the same connection.
@@ -124,7 +116,7 @@ async fn a_goaway_follows_the_close_frames_and_waits_for_no_answer() {
         assert_eq!(tunnel.exactly(CLOSE.len()).await, CLOSE);
     }
     // None has been answered, so that none has ended.
-    goaway(&mut client).await;
+    goaway(&client).await;
     assert!(proxy.proxy.log().events("tunnel ended").is_empty());
     for tunnel in &mut tunnels {
         tunnel.send(frame(0x88, Some([0; 4]), &[3, 244])).await;

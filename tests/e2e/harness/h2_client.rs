@@ -126,6 +126,17 @@ impl H2Client {
         ready.send_request(request, is_all)
     }
 
+    /// Waits until no other stream may be opened: why. Nothing is sent meanwhile, because many requests that are
+    /// given up are a reason by themselves.
+    pub(crate) async fn no_more_streams(&self) -> h2::Error {
+        loop {
+            if let Err(error) = self.requests.clone().ready().await {
+                break error;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Sends a request with this body, and receives all of its response.
     pub(crate) async fn fetch(
         &mut self,
