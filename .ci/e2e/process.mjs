@@ -61,13 +61,24 @@ export function listens(port) {
   })
 }
 
+const given = new Set()
+
+/** Another port each time, below those of outgoing connections, of which other programs open many. */
 export function freePort() {
   return new Promise((answer) => {
     const server = createServer()
-    server.listen(0, '127.0.0.1', () => {
+    const attempt = () => {
+      const port = 12_000 + Math.floor(Math.random() * 20_000)
+      if (given.has(port)) attempt()
+      else server.listen(port, '127.0.0.1')
+    }
+    server.on('error', attempt)
+    server.on('listening', () => {
       const { port } = server.address()
+      given.add(port)
       server.close(() => answer(port))
     })
+    attempt()
   })
 }
 
