@@ -106,7 +106,7 @@ impl LeaseCandidate {
 }
 
 impl SeenLease {
-    /// What is stored now; `None` if there is no lease.
+    /// The lease that is stored now; `None` if nothing is.
     async fn read(store: &impl ItemStore, name: &str) -> Result<Option<Self>, StoreError> {
         match store.read(ItemKind::Lock, name).await {
             Err(error) if error.is_sealed() => {

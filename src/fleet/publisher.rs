@@ -380,11 +380,22 @@ mod tests {
         Some(HeldLease { id: 1, renewed })
     }
 
+    /// A step while nothing responds, and one after the copy has been read again.
+    async fn away_and_back(publisher: &mut MemberPublisher, is_up: &Cell<bool>) {
+        let health = Arc::clone(publisher.link.health());
+        is_up.set(false);
+        assert!(publisher.step().await.is_err());
+        assert!(health.condition().writing.is_some());
+        is_up.set(true);
+        health.reached();
+        assert!(publisher.step().await.is_ok());
+        assert_eq!(health.condition().writing, None);
+    }
+
     #[tokio::test]
     async fn what_has_a_response_between_outages_makes_them_no_trouble_of_writes() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut publisher = publisher(&listener);
-        let health = Arc::clone(publisher.link.health());
         let is_up = Cell::new(true);
         // What the copy asks for fails.
         let is_of_copy = |text: &str| text.contains("/v3/watch") || text.contains("range_end");
@@ -399,24 +410,12 @@ mod tests {
             publisher.refused = Some(Instant::now());
             for _ in 0..10 {
                 publisher.lease = lease(long_ago);
-                is_up.set(false);
-                assert!(publisher.step().await.is_err());
-                assert!(health.condition().writing.is_some());
-                is_up.set(true);
-                health.reached();
-                assert!(publisher.step().await.is_ok());
-                assert_eq!(health.condition().writing, None);
+                away_and_back(&mut publisher, &is_up).await;
             }
             // Writes have a response: that their condition does not hold.
             for _ in 0..10 {
                 (publisher.lease, publisher.refused) = (lease(Instant::now()), None);
-                is_up.set(false);
-                assert!(publisher.step().await.is_err());
-                assert!(health.condition().writing.is_some());
-                is_up.set(true);
-                health.reached();
-                assert!(publisher.step().await.is_ok());
-                assert_eq!(health.condition().writing, None);
+                away_and_back(&mut publisher, &is_up).await;
             }
         };
         tokio::select! {

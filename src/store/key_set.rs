@@ -120,7 +120,7 @@ mod tests {
         assert_eq!((set.keep_for, set.previous[0].keep_for), (0, 0));
         let kept = set.kept_for(60);
         assert_eq!((kept.keep_for, kept.previous[0].keep_for), (60, 60));
-        // There is no next key to keep.
+        // Without a next key, nothing has to be kept.
         assert_eq!(kept.next_keep_for, 0);
         let kept = SharedKeySet::parse(&kept.to_json()).unwrap().kept_for(30);
         assert_eq!((kept.keep_for, kept.previous[0].keep_for), (60, 60));

@@ -162,7 +162,7 @@ impl ReportState {
         !self.is_watched.swap(true, Ordering::SeqCst)
     }
 
-    /// There is no appointment any more; returns whether there was one.
+    /// Forgets the appointment; returns whether there was one.
     pub(super) fn unwatch(&self) -> bool {
         self.is_watched.swap(false, Ordering::SeqCst)
     }

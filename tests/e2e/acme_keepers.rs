@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use tidegate::acme::counters::OrderResult;
 use tidegate::config::model::{
-    ChallengeKind, ExternalAccount, KeyType, Secret, StoreConfig, StorePlace, UntilIssued,
+    ChallengeKind, ExternalAccount, KeyType, ManagedCertificate, Secret, StoreConfig, StorePlace,
+    UntilIssued,
 };
 
 use crate::harness::acme_ca::AcmeCa;
@@ -165,8 +166,8 @@ async fn a_renewal_has_a_new_key_and_replaces_the_old_certificate() {
     assert_eq!(ca.history().accounts, 1);
 }
 
-#[tokio::test]
-async fn an_order_that_is_left_does_not_give_the_certificate_that_is_served() {
+/// An authority that validates nothing until it is told to, and a certificate to order from it, with its folder.
+async fn unanswered() -> (AcmeCa, tempfile::TempDir, ManagedCertificate) {
     let ca = AcmeCa::start(CaSettings {
         holds_validations: true,
         ..CaSettings::default()
@@ -174,6 +175,12 @@ async fn an_order_that_is_left_does_not_give_the_certificate_that_is_served() {
     .await;
     let state = tempfile::tempdir().unwrap();
     let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    (ca, state, certificate)
+}
+
+#[tokio::test]
+async fn an_order_that_is_left_does_not_give_the_certificate_that_is_served() {
+    let (ca, state, certificate) = unanswered().await;
     let node = AcmeNode::keeping(&ca, &[certificate]).await;
     let orders = || {
         let files = files(state.path()).into_iter();
@@ -378,13 +385,7 @@ async fn nodes_with_folders_of_their_own_share_certificates_in_a_store() {
 
 #[tokio::test]
 async fn the_order_of_a_killed_node_is_continued() {
-    let ca = AcmeCa::start(CaSettings {
-        holds_validations: true,
-        ..CaSettings::default()
-    })
-    .await;
-    let state = tempfile::tempdir().unwrap();
-    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let (ca, state, certificate) = unanswered().await;
     let killed = {
         let (ca, certificate) = (ca.clone(), certificate.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -418,13 +419,7 @@ async fn the_order_of_a_killed_node_is_continued() {
 
 #[tokio::test]
 async fn what_is_suspended_in_the_middle_of_an_order_closes_it() {
-    let ca = AcmeCa::start(CaSettings {
-        holds_validations: true,
-        ..CaSettings::default()
-    })
-    .await;
-    let state = tempfile::tempdir().unwrap();
-    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let (ca, state, certificate) = unanswered().await;
     let mut node = AcmeNode::keeping(&ca, &[certificate]).await;
     until("the validation", || ca.is_validating()).await;
     node.keepers.suspend();

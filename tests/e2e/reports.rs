@@ -120,6 +120,16 @@ async fn shown(operator: &Operator, at: usize) -> Value {
     operator.get("/v1/upstreams").await[0]["endpoints"][at].clone()
 }
 
+/// Waits until a request is in the queue.
+async fn until_one_waits(operator: &Operator) {
+    within("a waiting request", async {
+        while operator.get("/v1/upstreams").await[0]["waiting"] != 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 async fn until_shown(operator: &Operator, at: usize, what: &str, is_so: impl Fn(&Value) -> bool) {
     within(what, async {
         while !is_so(&shown(operator, at).await) {
@@ -196,12 +206,7 @@ async fn a_report_of_room_serves_the_queue() {
     until_shown(&operator, 0, "full", |it| it["state"] == "full").await;
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
-    within("a waiting request", async {
-        while operator.get("/v1/upstreams").await[0]["waiting"] != 1 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until_one_waits(&operator).await;
     endpoint.report("max=10");
     assert_eq!(client.head().await.status(), 101);
 }
@@ -336,11 +341,6 @@ async fn a_maximum_that_is_too_old_serves_the_queue() {
     assert_eq!(status(&proxy).await, 101);
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
-    within("a waiting request", async {
-        while operator.get("/v1/upstreams").await[0]["waiting"] != 1 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until_one_waits(&operator).await;
     assert_eq!(client.head().await.status(), 101);
 }

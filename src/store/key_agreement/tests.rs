@@ -162,7 +162,7 @@ fn a_key_is_kept_for_as_long_as_any_node_has_asked() {
     assert_eq!((asked.keep_for, &*asked.maker), (150, "long"));
     long.written(seconds(50_000), asked.clone());
     assert_eq!(short.step(seconds(at), stored(&asked), key(3)), Ok(None));
-    // It is killed. Nobody else needs the keys that are made now for so long.
+    // It is killed. The other nodes need new keys for a shorter time.
     at += 12;
     let taken = short.step(seconds(at), stored(&asked), key(4)).unwrap();
     let taken = taken.unwrap();
@@ -255,7 +255,7 @@ fn one_wrong_time_stops_the_rotation_for_fifty_days_at_most() {
         set = made_until(&mut node, &mut at, set, |set| set.current != before);
         assert!(at - begun <= 70, "{days}: {at}");
     }
-    // What was made with the key while it was to be kept for so long may still be there.
+    // A cookie that was issued while the key had the longer time may still be in use.
     assert_eq!(set.previous[0].keep_for, 3650 * DAY);
 }
 
