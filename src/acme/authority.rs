@@ -212,16 +212,11 @@ impl<S: ItemStore> Authority<S> {
 mod tests {
     use super::super::testing::authority;
     use super::*;
-    use crate::config::model::Secret;
     use crate::net::managed_certificates::ManagedCertificates;
     use crate::store::VersionedStore;
-    use crate::store::seal::Sealer;
+    use crate::store::seal::sealer;
     use crate::store::sealed_store::SealedStore;
     use crate::store::versioned_folder::VersionedFolder;
-
-    fn sealer(fill: u8) -> Sealer {
-        Sealer::new(&[Secret::new(vec![fill; 32].into())], "acme/ca").unwrap()
-    }
 
     #[tokio::test]
     async fn challenges_are_cleared_also_if_they_cannot_be_opened() {
@@ -229,7 +224,7 @@ mod tests {
         let kind = ItemKind::Challenge;
         let before = VersionedFolder::new(folder.path());
         for name in ["a@1", "a@2", "b@1"] {
-            let sealed = sealer(1).seal(kind, name, b"{}").unwrap();
+            let sealed = sealer(&[1], "acme/ca").seal(kind, name, b"{}").unwrap();
             before.write(kind, name, sealed).await.unwrap();
         }
         let managed = Arc::new(ManagedCertificates::default());
@@ -239,7 +234,7 @@ mod tests {
         let stores = StoreOpener::new(control, Connector::default(), &services);
         let connector = Connector::default();
         let parts = AuthorityParts::new(board, connector, &Arc::new(stores), &services);
-        let store = SealedStore::new(VersionedFolder::new(folder.path()), sealer(2));
+        let store = SealedStore::new(VersionedFolder::new(folder.path()), sealer(&[2], "acme/ca"));
         let authority = Authority::new(&Arc::new(authority()), store, parts);
         authority.clear("a").await.unwrap();
         let left = authority.store.list(kind).await.unwrap();

@@ -181,9 +181,8 @@ mod tests {
     use tokio::time::{advance, pause};
 
     use super::*;
-    use crate::config::model::Secret;
     use crate::store::folder::FolderStore;
-    use crate::store::seal::Sealer;
+    use crate::store::seal::sealer;
     use crate::store::sealed_store::SealedStore;
     use crate::store::versioned_folder::VersionedFolder;
 
@@ -228,9 +227,7 @@ mod tests {
 
     impl Node<SealedStore<VersionedFolder>> {
         fn sealing(folder: &std::path::Path, name: &str, fills: &[u8]) -> Self {
-            let secret = |fill: &u8| Secret::new(vec![*fill; 32].into());
-            let secrets: Vec<_> = fills.iter().map(secret).collect();
-            let sealer = Sealer::new(&secrets, "acme/ca").unwrap();
+            let sealer = sealer(fills, "acme/ca");
             Self::with(
                 SealedStore::new(VersionedFolder::patient(folder), sealer),
                 name,

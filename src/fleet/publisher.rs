@@ -398,10 +398,9 @@ mod tests {
         let mut publisher = publisher(&listener);
         let is_up = Cell::new(true);
         // What the copy asks for fails.
-        let is_of_copy = |text: &str| text.contains("/v3/watch") || text.contains("range_end");
         let responding = async {
             loop {
-                testing::respond(&listener, |text| is_up.get() && !is_of_copy(text)).await;
+                testing::respond(&listener, |text| is_up.get() && !testing::is_of_copy(text)).await;
             }
         };
         let publishing = async {

@@ -207,7 +207,7 @@ fn new_key() -> Result<Secret, SharedKeysError> {
 mod tests {
     use std::path::Path;
 
-    use super::super::seal::Sealer;
+    use super::super::seal::sealer;
     use super::super::sealed_store::SealedStore;
     use super::super::versioned_folder::VersionedFolder;
     use super::*;
@@ -230,8 +230,7 @@ mod tests {
     }
 
     fn node(folder: &Path, name: &str, secret: u8) -> Node {
-        let secret = Secret::new(Zeroizing::new(vec![secret; 32]));
-        let sealer = Sealer::new(&[secret], "keys").unwrap();
+        let sealer = sealer(&[secret], "keys");
         let store = Arc::new(SealedStore::new(VersionedFolder::new(folder), sealer));
         let sender = watch::Sender::new(SharedKeyState::default());
         let state = sender.subscribe();

@@ -184,18 +184,20 @@ impl KeyType for SealingLength {
     }
 }
 
+/// What unit tests here and above seal with: secrets that consist of one byte each.
+#[cfg(test)]
+pub(crate) fn sealer(fills: &[u8], scope: &str) -> Sealer {
+    let secret = |fill: &u8| Secret::new(Zeroizing::new(vec![*fill; 32]));
+    let secrets: Vec<_> = fills.iter().map(secret).collect();
+    Sealer::new(&secrets, scope).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     const KIND: ItemKind = ItemKind::Certificate;
-
-    fn sealer(fills: &[u8], scope: &str) -> Sealer {
-        let secret = |fill: &u8| Secret::new(Zeroizing::new(vec![*fill; 32]));
-        let secrets: Vec<_> = fills.iter().map(secret).collect();
-        Sealer::new(&secrets, scope).unwrap()
-    }
 
     #[test]
     fn a_sealed_item_is_opened_in_its_own_place_alone() {

@@ -166,17 +166,14 @@ impl StoreError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::seal::sealer;
     use super::super::versioned_folder::VersionedFolder;
     use super::*;
-    use crate::config::model::Secret;
 
     const KIND: ItemKind = ItemKind::Certificate;
 
     fn store(folder: &std::path::Path, fills: &[u8]) -> SealedStore<VersionedFolder> {
-        let secret = |fill: &u8| Secret::new(Zeroizing::new(vec![*fill; 32]));
-        let secrets: Vec<_> = fills.iter().map(secret).collect();
-        let sealer = Sealer::new(&secrets, "acme/le").unwrap();
-        SealedStore::new(VersionedFolder::new(folder), sealer)
+        SealedStore::new(VersionedFolder::new(folder), sealer(fills, "acme/le"))
     }
 
     #[tokio::test]

@@ -272,10 +272,9 @@ mod tests {
         let health = Arc::clone(link.health());
         let items = EtcdItems::new(link, "acme/ca");
         // What the copy asks for fails.
-        let is_of_copy = |text: &str| text.contains("/v3/watch") || text.contains("range_end");
         let responding = async {
             loop {
-                testing::respond(&listener, |text| !is_of_copy(text)).await;
+                testing::respond(&listener, |text| !testing::is_of_copy(text)).await;
             }
         };
         let asking = async {

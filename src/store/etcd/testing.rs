@@ -21,6 +21,11 @@ pub(crate) fn settings(members: &[&TcpListener]) -> Arc<EtcdConfig> {
     })
 }
 
+/// Whether this request is one of the copy, which asks on its own.
+pub(crate) fn is_of_copy(request: &str) -> bool {
+    request.contains("/v3/watch") || request.contains("range_end")
+}
+
 /// Responds to the next request: that there is nothing, or that the member is not available.
 pub(crate) async fn respond(listener: &TcpListener, is_available: impl Fn(&str) -> bool) {
     let (mut socket, _) = listener.accept().await.unwrap();
